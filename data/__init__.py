@@ -1,0 +1,1 @@
+"""Sources, mixtures, tokens, the store and the embedded toy world. Knows nothing of Ray or of trials."""

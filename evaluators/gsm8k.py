@@ -1,0 +1,48 @@
+"""GSM8K: grade-school word problems (Cobbe et al., arXiv 2110.14168).
+
+Correct when the number behind the first `#### ` of the answer is within 1e-4 of the reference, commas dropped: the rule of
+gsm8k-ScRel, whose data the paper trains on.
+"""
+
+import re
+from collections.abc import Sequence
+from pathlib import Path
+
+from data.sources import read_jsonl
+from evaluators.benchmark import Completion, Item, Verdict
+from evaluators.config import Gsm8kConfig
+
+NUMBER = re.compile(r"#### (-?[0-9.,]+)")
+
+
+class Gsm8k:
+    """The test questions of a local file, asked zero-shot through the model's chat template."""
+
+    scale = "unit"
+    judge = None
+
+    def __init__(self, config: Gsm8kConfig) -> None:
+        self._config = config
+        self.max_new_tokens = config.max_new_tokens
+
+    def items(self) -> list[Item]:
+        rows = [row for _, row in read_jsonl(Path(self._config.path))][: self._config.limit]
+        return [Item(str(i), (row["question"],), final_number(row["answer"])) for i, row in enumerate(rows)]
+
+    def verdicts(self, items: Sequence[Item], answers: Sequence[Sequence[Completion]]) -> list[Verdict]:
+        return [_verdict(item, turns[0].text) for item, turns in zip(items, answers, strict=True)]
+
+
+def final_number(text: str) -> float | None:
+    """The number behind the first `#### `, None where there is none that can be read."""
+    found = NUMBER.search(text)
+    try:
+        return float(found.group(1).replace(",", "")) if found else None
+    except ValueError:
+        return None
+
+
+def _verdict(item: Item, text: str) -> Verdict:
+    number = final_number(text)
+    correct = number is not None and abs(number - item.reference) < 1e-4
+    return Verdict(item.id, float(correct), number is not None, {"number": number, "reference": item.reference})

@@ -1,0 +1,76 @@
+"""Base models: what a first stage starts from, as a Hugging Face folder, and its fingerprint.
+
+`fingerprint` needs no torch, so that `plan` can name every stage in a fraction of a second.
+"""
+
+from pathlib import Path
+from typing import Any
+
+from data.fingerprint import digest, folder_digest
+from data.store import Store
+from data.toy import model as toy
+from trainers.config import ModelConfig
+
+KIND = "bases"
+VERSION = 1  # raise it when a fresh model gets other weights or another tokenizer from the same config
+
+
+def fingerprint(model: ModelConfig) -> str:
+    """Names a base model: its values for a fresh one, its files for a folder, its id for a hub model."""
+    fresh = _fresh(model)
+    if fresh:
+        return digest({"fresh": fresh, "seed": model.seed, "version": VERSION})
+    path = Path(str(model.path))
+    return digest({"files": folder_digest(path)} if path.exists() else {"hub": model.path})
+
+
+def location(model: ModelConfig, store: Store) -> str:
+    """Folder or hub id to open with transformers. A fresh model is made once and kept in the store."""
+    if not _fresh(model):
+        return str(model.path)
+    key = fingerprint(model)
+    if store.record(KIND, key) is None:
+        with store.writing(KIND, key, {"model": model.model_dump()}) as folder:
+            _write_fresh(model, folder)
+    return str(store.fetch(KIND, key))
+
+
+def open_tokenizer(model: ModelConfig, store: Store) -> Any:
+    """The base model's tokenizer."""
+    from transformers import AutoTokenizer
+
+    return AutoTokenizer.from_pretrained(location(model, store), trust_remote_code=model.trust_remote_code)
+
+
+def _fresh(model: ModelConfig) -> dict[str, Any] | None:
+    """Config values and tokenizer of a model that starts from random weights, None for one that is loaded."""
+    if model.path == "toy":
+        return {"config": toy.CONFIG, "tokenizer": toy.TOKENIZER}
+    if model.init_from_config is not None:
+        return {"config": model.init_from_config, "tokenizer": model.tokenizer}
+    return None
+
+
+def _write_fresh(model: ModelConfig, folder: Path) -> None:
+    import torch
+    from transformers import AutoConfig, AutoModelForCausalLM
+
+    fresh = _fresh(model)
+    assert fresh is not None
+    tokenizer = _tokenizer(str(fresh["tokenizer"]))
+    values = {"vocab_size": len(tokenizer)} | fresh["config"]
+    values |= {"pad_token_id": tokenizer.pad_token_id, "eos_token_id": tokenizer.eos_token_id, "bos_token_id": None}
+    config = AutoConfig.for_model(**values)
+    with torch.random.fork_rng(devices=[]):
+        torch.manual_seed(model.seed)
+        AutoModelForCausalLM.from_config(config).save_pretrained(folder)
+    tokenizer.save_pretrained(folder)
+
+
+def _tokenizer(name: str) -> Any:
+    from transformers import AutoTokenizer
+
+    from data import tokenizers
+
+    embedded = {"characters": tokenizers.characters, "bytes": tokenizers.byte_level}
+    return embedded[name]() if name in embedded else AutoTokenizer.from_pretrained(name)

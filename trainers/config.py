@@ -1,0 +1,87 @@
+"""Configuration of a model, of a training stage and of the machines it runs on."""
+
+from typing import Any, Literal
+
+from pydantic import Field
+
+from data.config import Frozen
+from data.fraction import Fraction
+
+
+class ModelConfig(Frozen):
+    path: str | None = Field(default=None, min_length=1)
+    """Folder or Hugging Face hub id of the base model, or `toy` for the embedded tiny LLaMA."""
+    init_from_config: dict[str, Any] | None = None
+    """Start from random weights instead: the values of a transformers config, `model_type` among them."""
+    tokenizer: str | None = None
+    """With init_from_config: `bytes`, `characters`, or a folder or hub id to take the tokenizer from."""
+    seed: int = Field(default=0, ge=0)
+    """Seed of the random weights of `toy` and init_from_config."""
+    dtype: Literal["fp32", "bf16"] = "fp32"
+    """Precision of weights and activations."""
+    trust_remote_code: bool = False
+    """Run Python code that comes with a hub model. Only for code that you have read."""
+
+
+class DeepSpeedConfig(Frozen):
+    zero: Literal[0, 1, 2, 3] = 2
+    """ZeRO stage: what is sharded over the workers. It does not change the result."""
+
+
+class TrainConfig(Frozen):
+    epochs: int = Field(default=3, ge=1)
+    """Passes over the mixture."""
+    lr: float = Field(default=2e-5, gt=0, le=1)
+    """Peak learning rate."""
+    batch_size: int = Field(default=128, ge=1)
+    """Examples per optimiser step, whatever the number of workers."""
+    max_length: int = Field(default=2048, ge=8)
+    """Tokens an example may have, and the length of a packed row."""
+    seed: int = Field(default=0, ge=0)
+    """Seed of the subsets and of the order of examples."""
+    warmup: float = Field(default=0.03, ge=0, lt=1)
+    """Share of the steps in which the learning rate rises to its peak."""
+    schedule: Literal["cosine", "linear", "constant"] = "cosine"
+    """How the learning rate falls after the warm-up."""
+    weight_decay: float = Field(default=0.0, ge=0)
+    """AdamW weight decay."""
+    clip: float = Field(default=1.0, gt=0)
+    """Largest norm of a gradient."""
+    rows: int = Field(default=8, ge=1)
+    """Packed rows per worker and forward pass; only memory and speed depend on it."""
+    packing: bool = True
+    """Put several examples into one row, without seeing each other; false pads instead. Only speed depends on it."""
+    deepspeed: DeepSpeedConfig = DeepSpeedConfig()
+    """Settings of the DeepSpeed engine."""
+    lora: None = None
+    """Reserved for adapters; only null (full fine-tuning) for now."""
+
+
+class StageConfig(Frozen):
+    mixture: dict[str, Fraction] = Field(min_length=1)
+    """Fraction of each source, by name; a source that is not named is not used."""
+    train: dict[str, Any] = {}
+    """Fields of `train` that differ in this stage."""
+
+
+class ResourcesConfig(Frozen):
+    workers: int = Field(default=1, ge=0)
+    """Ray Train workers per stage; 0 trains inside the stage's own task."""
+    gpus_per_worker: float = Field(default=0, ge=0)
+    """GPUs of a worker."""
+    cpus_per_worker: float = Field(default=1, gt=0)
+    """CPUs of a worker."""
+    pools: dict[str, Any] = Field(default={}, max_length=0)
+    """Reserved for named pools; only {} for now."""
+    price: dict[str, float] = {}
+    """Money per device-hour, by `gpu` or `cpu`, for the plan."""
+
+    @property
+    def devices(self) -> float:
+        """Accelerators that one stage holds; CPUs where there are none."""
+        each = self.gpus_per_worker or self.cpus_per_worker
+        return each * max(self.workers, 1)
+
+    @property
+    def kind(self) -> str:
+        return "gpu" if self.gpus_per_worker else "cpu"
