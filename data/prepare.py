@@ -63,9 +63,7 @@ def _make(source: SourceConfig, key: str, tokenizer: Any, max_length: int, store
     from datasets import Dataset, Features, Sequence, Value
 
     parsed = sources.parse(source)
-    columns = Features(
-        {"input_ids": Sequence(Value("int32")), "labels": Sequence(Value("int32")), "length": Value("int32")}
-    )
+    columns = Features({"input_ids": Sequence(Value("int32")), "labels": Sequence(Value("int32")), "length": Value("int32")})
     record: Record = {"source": source.path, "rows": parsed.rows}
     with store.writing(KIND, key, record) as folder:
         rows = [_row(tokenizer, messages, max_length) for messages in parsed.conversations]

@@ -29,9 +29,7 @@ class Store:
     def __init__(self, root: str) -> None:
         self.root = root
         local = "://" not in root
-        self._fs, self._base = (
-            (pafs.LocalFileSystem(), str(Path(root).resolve())) if local else pafs.FileSystem.from_uri(root)
-        )
+        self._fs, self._base = (pafs.LocalFileSystem(), str(Path(root).resolve())) if local else pafs.FileSystem.from_uri(root)
         self._local = isinstance(self._fs, pafs.LocalFileSystem)
 
     def record(self, kind: str, key: str) -> Record | None:
@@ -41,6 +39,12 @@ class Store:
                 return dict(json.loads(stream.read()))
         except (FileNotFoundError, NotADirectoryError):
             return None
+
+    def records(self, kind: str) -> list[Record]:
+        """The records of all published entries of a kind."""
+        selector = pafs.FileSelector(f"{self._base}/{kind}", allow_not_found=True)
+        found = (self.record(kind, info.base_name) for info in self._fs.get_file_info(selector))
+        return [record for record in found if record is not None]
 
     def fetch(self, kind: str, key: str) -> Path:
         """A local folder with the entry's files; from an object store they are copied once per machine.

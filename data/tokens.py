@@ -31,9 +31,7 @@ def render(tokenizer: Any, messages: Sequence[dict[str, str]], *, prompt: bool =
     """The text of a conversation under the tokenizer's template; with `prompt`, up to where the assistant speaks."""
     template = tokenizer.chat_template or DEFAULT_TEMPLATE
     return str(
-        tokenizer.apply_chat_template(
-            list(messages), chat_template=template, tokenize=False, add_generation_prompt=prompt
-        )
+        tokenizer.apply_chat_template(list(messages), chat_template=template, tokenize=False, add_generation_prompt=prompt)
     )
 
 

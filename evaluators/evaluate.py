@@ -55,9 +55,7 @@ def _one(name: str, benchmark: Benchmark, generator: Generator, folder: Path) ->
     return asdict(statistics.score(verdicts, answers)) | {"scale": benchmark.scale, "judge": benchmark.judge}
 
 
-def _write(
-    path: Path, items: Sequence[Item], answers: Sequence[Sequence[Completion]], verdicts: Sequence[Verdict]
-) -> None:
+def _write(path: Path, items: Sequence[Item], answers: Sequence[Sequence[Completion]], verdicts: Sequence[Verdict]) -> None:
     lines = (
         {"id": item.id, "turns": item.turns, "answers": [asdict(turn) for turn in turns], **asdict(verdict)}
         for item, turns, verdict in zip(items, answers, verdicts, strict=True)

@@ -24,6 +24,7 @@ class StageJob:
 
     key: str
     parent: str | None
+    base: str
     shares: tuple[Share, ...]
     train: TrainConfig
     model: ModelConfig

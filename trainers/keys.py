@@ -25,9 +25,7 @@ class KeyedStage:
     stage: Stage
 
 
-def chain(
-    stages: Sequence[Stage], base: str, model: ModelConfig, sources: Mapping[str, str]
-) -> tuple[KeyedStage, ...]:
+def chain(stages: Sequence[Stage], base: str, model: ModelConfig, sources: Mapping[str, str]) -> tuple[KeyedStage, ...]:
     """The stages of a recipe with their keys. `base` and the values of `sources` are fingerprints."""
     keyed: list[KeyedStage] = []
     for stage in stages:

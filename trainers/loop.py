@@ -87,9 +87,7 @@ def _step(running: Any, rows: list[dict[str, Any]], train: TrainConfig) -> float
 def _summed_loss(running: Any, batch: Batch) -> torch.Tensor:
     """Sum of the token losses. No attention mask and no cache: only so do packed examples stay apart (transformers 5)."""
     device = running.device
-    logits = running(
-        input_ids=batch.input_ids.to(device), position_ids=batch.position_ids.to(device), use_cache=False
-    ).logits
+    logits = running(input_ids=batch.input_ids.to(device), position_ids=batch.position_ids.to(device), use_cache=False).logits
     return torch.nn.functional.cross_entropy(
         logits[:, :-1].flatten(0, 1).float(),
         batch.labels[:, 1:].flatten().to(device),
@@ -102,7 +100,8 @@ def _publish(running: Any, job: StageJob, store: Store, start: str, done: Record
     weights = engine.full_weights(running)
     shared: list[Record | None] = [None]
     if dist.get_rank() == 0:
-        record = done | {"parent": job.parent, "mixture": {s.name: s.fraction for s in job.shares}}
+        mixture = {share.name: share.fraction for share in job.shares}
+        record = done | {"base": job.base, "parent": job.parent, "mixture": mixture}
         with store.writing(KIND, job.key, record) as folder:
             save(running.module, weights, start, job.model, folder)
             record["device_seconds"] = job.devices * (time.time() - job.launched)

@@ -19,9 +19,32 @@ VERSION = 1  # part of every fingerprint: raise it when a generator changes
 ABILITIES = ("math", "code", "chat")
 SPLITS = ("train", "dev", "test")
 
-NAMES = "Ann Ben Cat Dan Eva Fay Gus Hal Ida Jon Kim Leo Mia Ned Ola Pam Ray Sue Tom Uma Vic Zoe".split()
-THINGS = "pens cups hats maps keys nuts figs eggs bags rings coins books".split()
-WORDS = "sun cat hat map pen cup bed sky fox owl tea jam oak sea ink ice".split()
+NAMES = [
+    "Ann",
+    "Ben",
+    "Cat",
+    "Dan",
+    "Eva",
+    "Fay",
+    "Gus",
+    "Hal",
+    "Ida",
+    "Jon",
+    "Kim",
+    "Leo",
+    "Mia",
+    "Ned",
+    "Ola",
+    "Pam",
+    "Ray",
+    "Sue",
+    "Tom",
+    "Uma",
+    "Vic",
+    "Zoe",
+]
+THINGS = ["pens", "cups", "hats", "maps", "keys", "nuts", "figs", "eggs", "bags", "rings", "coins", "books"]
+WORDS = ["sun", "cat", "hat", "map", "pen", "cup", "bed", "sky", "fox", "owl", "tea", "jam", "oak", "sea", "ink", "ice"]
 OPPOSITES = {"hot": "cold", "big": "small", "up": "down", "in": "out", "old": "new", "wet": "dry", "day": "night"}
 
 

@@ -1,0 +1,5 @@
+"""`python -m sweeps` is `fulcrum`."""
+
+from sweeps.cli import main
+
+main()

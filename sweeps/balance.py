@@ -1,0 +1,116 @@
+"""The front of a sweep and the balance point on it, with how sure the choice is."""
+
+from collections.abc import Mapping, Sequence
+from dataclasses import asdict, dataclass
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from sweeps.config import Balance, Floor, Weights
+
+DRAWS = 2000
+Objectives = NDArray[np.float64]
+
+
+@dataclass(frozen=True)
+class Point:
+    """A finished trial: its objectives on 0 to 1 and their standard errors, both as (specialist, general)."""
+
+    trial: int
+    params: Mapping[str, Any]
+    scores: Mapping[str, float]
+    objectives: tuple[float, float]
+    stderr: tuple[float, float]
+
+
+@dataclass(frozen=True)
+class BalancePoint:
+    """The chosen trial. `confidence` is the share of redrawn score tables in which it is chosen again; `interval` holds,
+    for each numeric parameter, the values between which 90 % of the choices fall."""
+
+    trial: int
+    params: Mapping[str, Any]
+    scores: Mapping[str, float]
+    rule: str
+    reason: str
+    confidence: float
+    interval: Mapping[str, tuple[float, float]]
+
+
+def front(objectives: Objectives) -> list[int]:
+    """Positions of the points that no other point dominates, shape of the input (points, 2), larger is better."""
+    better = (objectives[:, None] >= objectives[None]).all(-1) & (objectives[:, None] > objectives[None]).any(-1)
+    return [int(i) for i in np.flatnonzero(~better.any(0))]
+
+
+def choose(points: Sequence[Point], rule: Balance, seed: int = 0) -> BalancePoint:
+    """The balance point by a rule. Raises ValueError where no point can satisfy it."""
+    if not points:
+        raise ValueError("no trial was completed, so there is nothing to balance")
+    table = np.array([point.objectives for point in points])
+    chosen, reason = _pick(table, rule)
+    again = _redrawn_choices(points, rule, seed)
+    return BalancePoint(
+        trial=points[chosen].trial,
+        params=points[chosen].params,
+        scores=points[chosen].scores,
+        rule=rule.rule,
+        reason=reason,
+        confidence=float(np.mean([i == chosen for i in again])) if again else 0.0,
+        interval=_interval(points, again),
+    )
+
+
+def plain(point: BalancePoint) -> dict[str, Any]:
+    """As in `balance.json`."""
+    return asdict(point)
+
+
+def _pick(table: Objectives, rule: Balance) -> tuple[int, str]:
+    on_front = front(table)
+    match rule:
+        case Floor(general=general):
+            floor = general if general >= 0 else float(table[:, 1].max()) + general
+            allowed = [i for i in range(len(table)) if table[i, 1] >= floor]
+            if not allowed:
+                raise ValueError(f"no trial keeps general at {floor:.3f} or above; lower balance.general")
+            best = max(allowed, key=lambda i: (table[i, 0], table[i, 1]))
+            return best, f"the best specialist score among the trials that keep general at {floor:.3f} or above"
+        case Weights(specialist=s, general=g):
+            best = max(on_front, key=lambda i: s * table[i, 0] + g * table[i, 1])
+            return best, f"the largest {s:g} x specialist + {g:g} x general"
+    return _knee(table, on_front)
+
+
+def _knee(table: Objectives, on_front: list[int]) -> tuple[int, str]:
+    """The point of the front farthest above the straight line between its two ends, both objectives scaled to its range."""
+    if len(on_front) == 1:
+        return on_front[0], "the only trial on the front: best in both objectives"
+    points = table[on_front]
+    scaled = (points - points.min(0)) / np.maximum(np.ptp(points, axis=0), 1e-12)
+    best = max(range(len(on_front)), key=lambda i: (round(float(scaled[i].sum()), 9), float(points[i].sum())))
+    return on_front[best], f"the knee of a front of {len(on_front)} trials: the farthest above the line between its ends"
+
+
+def _redrawn_choices(points: Sequence[Point], rule: Balance, seed: int) -> list[int]:
+    """The choices when every score is drawn again within its standard error."""
+    random = np.random.default_rng(seed)
+    means, errors = np.array([p.objectives for p in points]), np.array([p.stderr for p in points])
+    choices = []
+    for _ in range(DRAWS):
+        try:
+            choices.append(_pick(random.normal(means, errors), rule)[0])
+        except ValueError:  # this table satisfies no floor
+            continue
+    return choices
+
+
+def _interval(points: Sequence[Point], choices: Sequence[int]) -> dict[str, tuple[float, float]]:
+    names = [name for name, value in points[0].params.items() if isinstance(value, int | float)]
+    chosen = {name: [float(points[i].params[name]) for i in choices] for name in names}
+    return {
+        name: (float(np.quantile(v, 0.05, method="lower")), float(np.quantile(v, 0.95, method="higher")))
+        for name, v in chosen.items()
+        if v
+    }

@@ -1,0 +1,152 @@
+"""Configuration of a sweep: one file is the experiment."""
+
+from typing import Annotated, Any, Literal
+
+from pydantic import BeforeValidator, Field
+
+from data.config import DataConfig, Frozen, SourceConfig
+from data.fraction import Fraction, parse_fraction
+from evaluators.config import EvaluateConfig
+from trainers.config import ModelConfig, ResourcesConfig, StageConfig, TrainConfig
+from trainers.recipe import Strategy
+
+Value = Annotated[Any, BeforeValidator(lambda value: _number(value))]
+
+
+def _number(value: Any) -> Any:
+    """A fraction such as `1/256` as a number; other text stays text."""
+    try:
+        return parse_fraction(value)
+    except ValueError:
+        return value
+
+
+class Grid(Frozen):
+    type: Literal["grid"]
+    values: tuple[Value, ...] = Field(min_length=1)
+    """The values, each tried once with each value of the other parameters."""
+
+
+class Choice(Frozen):
+    type: Literal["choice"]
+    values: tuple[Value, ...] = Field(min_length=1)
+    """The values to choose from."""
+
+
+class Uniform(Frozen):
+    type: Literal["uniform"]
+    low: Fraction
+    """Smallest value."""
+    high: Fraction
+    """Largest value."""
+
+
+class LogUniform(Frozen):
+    type: Literal["loguniform"]
+    low: Fraction = Field(gt=0)
+    """Smallest value that is not 0."""
+    high: Fraction = Field(gt=0)
+    """Largest value."""
+    include_zero: bool = False
+    """Try 0 as well: once, first."""
+
+
+class Int(Frozen):
+    type: Literal["int"]
+    low: int
+    """Smallest value."""
+    high: int
+    """Largest value."""
+
+
+Parameter = Annotated[Grid | Choice | Uniform | LogUniform | Int, Field(discriminator="type")]
+
+
+class SearchConfig(Frozen):
+    sampler: Literal["grid", "random", "tpe"] = "tpe"
+    """Who proposes trials: grid, random, or Optuna's TPE on both objectives."""
+    trials: int | None = Field(default=None, ge=1)
+    """Number of trials; null is 24, or the whole of a grid."""
+    concurrency: int = Field(default=2, ge=1)
+    """Trials that run at the same time."""
+    seed: int = Field(default=0, ge=0)
+    """Seed of the sampler."""
+    repeats: Literal[1] = 1
+    """Reserved for repeats by seed; only 1 for now."""
+    pruner: None = None
+    """Reserved for pruning; only null for now."""
+    confirm: None = None
+    """Reserved for the confirmation on test items; only null for now."""
+    storage_env: None = None
+    """Reserved for an Optuna storage of your own; only null for now."""
+    space: dict[str, Parameter] = {}
+    """What is searched: `k` or the dotted path of a field, and its values."""
+
+
+class Knee(Frozen):
+    rule: Literal["knee"] = "knee"
+
+
+class Floor(Frozen):
+    rule: Literal["floor"]
+    general: float = Field(ge=-1, le=1)
+    """The general score to keep: from 0 up a value, below 0 the most that may be lost against the best trial."""
+
+
+class Weights(Frozen):
+    rule: Literal["weights"]
+    specialist: float = Field(ge=0)
+    """Weight of the specialist objective."""
+    general: float = Field(ge=0)
+    """Weight of the general objective."""
+
+
+def _named_rule(value: Any) -> Any:
+    return {"rule": value} if isinstance(value, str) else value
+
+
+Balance = Annotated[Knee | Floor | Weights, Field(discriminator="rule"), BeforeValidator(_named_rule)]
+
+
+class BudgetConfig(Frozen):
+    device_hours: None = None
+    """Reserved for a limit; only null for now."""
+    usd: None = None
+    """Reserved for a limit; only null for now."""
+
+
+class SweepConfig(Frozen):
+    name: str = Field(pattern=r"^[A-Za-z0-9][A-Za-z0-9._-]*$", max_length=100)
+    """Name of the run; its folder below `storage`."""
+    storage: str = Field(default="runs", min_length=1)
+    """Where runs and the store lie: a local path, or file:///path for one that all nodes share."""
+    model: ModelConfig
+    """The base model."""
+    sources: dict[str, SourceConfig] = Field(min_length=1)
+    """The data sets, by name."""
+    data: DataConfig = DataConfig()
+    """How sources are read."""
+    strategy: Strategy = "dmt"
+    """multi_task, sequential, mixed_sequential, dmt or explicit."""
+    k: Fraction | None = Field(default=None, ge=0, le=1)
+    """Replay factor of dmt, 0 to 1: the fraction of the specialist data that stage 2 sees again."""
+    stages: tuple[StageConfig, ...] = ()
+    """The stages of strategy explicit."""
+    train: TrainConfig = TrainConfig()
+    """Hyper-parameters of every stage."""
+    resources: ResourcesConfig = ResourcesConfig()
+    """Machines of one stage."""
+    evaluate: EvaluateConfig = EvaluateConfig()
+    """The benchmarks, by name."""
+    search: SearchConfig = SearchConfig()
+    """How trials are proposed."""
+    balance: Balance = Knee()
+    """How the balance point is chosen: knee, floor or weights."""
+    budget: BudgetConfig = BudgetConfig()
+    """What the sweep may cost."""
+    tracking: tuple[str, ...] = Field(default=(), max_length=0)
+    """Reserved for experiment trackers; only [] for now."""
+
+
+MAY_CHANGE = ("search.trials", "search.concurrency", "search.confirm", "resources", "budget", "balance", "tracking")
+"""Fields that may differ when a run is continued."""

@@ -1,0 +1,31 @@
+"""From an exception to what a person reads and to the exit code."""
+
+import traceback
+
+import click
+from rich.console import Console
+
+from data.prepare import TooManyBadRows
+from sweeps.holder import Held
+from sweeps.loading import ConfigError
+from sweeps.run import Changed
+
+WRONG_INPUT = (ConfigError, Changed, TooManyBadRows, Held)
+
+
+def exit_code(error: BaseException, console: Console, command: str) -> int:
+    """Print what a person needs and return the exit code."""
+    if isinstance(error, SystemExit):
+        return int(error.code or 0)
+    if isinstance(error, click.exceptions.Exit):
+        return error.exit_code
+    if isinstance(error, KeyboardInterrupt | click.exceptions.Abort):
+        console.print(f"interrupted; continue with: {command}", markup=False, soft_wrap=True)
+        return 130
+    if isinstance(error, click.ClickException):
+        error.show()
+        return error.exit_code
+    if not isinstance(error, (*WRONG_INPUT, FileNotFoundError, ValueError)):
+        console.print("".join(traceback.format_exception(error)), markup=False, soft_wrap=True)
+    console.print(f"error: {error}", markup=False, soft_wrap=True)
+    return 2 if isinstance(error, WRONG_INPUT) else 1

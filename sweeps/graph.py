@@ -1,0 +1,118 @@
+"""The stage graph: all trials of a sweep laid over each other, each stage trained once, whichever trials need it.
+
+One small actor. It imports no torch and does no I/O: trials look into the store for it. A waiting stage is a coroutine here,
+not a process; it is handed to Ray when a slot of the pool is free. When the actor dies, its stages die with it, and trials
+ask the new one again.
+"""
+
+import asyncio
+import time
+import uuid
+from collections.abc import Awaitable, Callable, Mapping
+from dataclasses import dataclass
+from functools import partial
+from typing import Any
+
+import ray
+
+from data.store import Record
+from sweeps.ledger import told
+from sweeps.lineage import Lineage
+from sweeps.tasks import device_options, evaluate_checkpoint, stage_options, train_stage
+from trainers.config import ResourcesConfig
+from trainers.job import StageJob
+
+
+@dataclass(frozen=True)
+class Known:
+    """Records of a lineage that the store already holds, by key."""
+
+    records: Mapping[str, Record]
+
+
+@ray.remote(num_cpus=0, resources={"node:__internal_head__": 0.001}, max_restarts=-1, max_task_retries=0)
+class StageGraph:
+    """Hands the result of a key to everyone who asks for it; the first who asks is charged."""
+
+    def __init__(self, resources: ResourcesConfig, slots: int) -> None:
+        self._resources = resources
+        self._slots = asyncio.Semaphore(slots)
+        self._made: dict[str, asyncio.Task[Record]] = {}
+        self._events: list[dict[str, Any]] = []
+        self._progress: dict[str, dict[str, Any]] = {}
+        self._life = uuid.uuid4().hex  # a graph that died comes back with no memory
+        self._me: Any = ray.get_runtime_context().current_actor
+
+    async def want(self, trial: int, lineage: Lineage, known: Known) -> Record:
+        """The record of a lineage's evaluation, with every stage on the way to it made at most once."""
+        await self.want_stages(trial, lineage, known)
+        return await self._once(lineage.evaluation, known, lambda: self._evaluate(trial, lineage))
+
+    async def want_stages(self, trial: int, lineage: Lineage, known: Known) -> Record:
+        """The record of a lineage's last stage."""
+        for job in lineage.jobs:
+            record = await self._once(job.key, known, partial(self._train, trial, job, lineage.strategy))
+        return record
+
+    async def news(self, life: str, seen: int) -> tuple[str, list[dict[str, Any]], dict[str, dict[str, Any]]]:
+        """This actor's life, its events after the first `seen` of that life, and the progress of the running stages."""
+        return self._life, self._events[seen if life == self._life else 0 :], dict(self._progress)
+
+    async def progress(self, key: str, progress: dict[str, Any]) -> None:
+        """Told by the worker that trains a stage."""
+        self._progress[key] = progress
+
+    async def _once(self, key: str, known: Known, make: Callable[[], Awaitable[Record]]) -> Record:
+        if key not in self._made and key in known.records:
+            return known.records[key]
+        if key not in self._made:
+            self._made[key] = asyncio.ensure_future(make())
+        making = self._made[key]
+        try:
+            return await asyncio.shield(making)
+        except Exception:
+            if self._made.get(key) is making:
+                del self._made[key]  # forgotten, so that who asks next makes it anew
+            raise
+
+    async def _train(self, trial: int, job: StageJob, strategy: str) -> Record:
+        about = {"key": job.key, "parent": job.parent, "strategy": strategy, "trial": trial}
+        about["mixture"] = {share.name: share.fraction for share in job.shares}
+        make = train_stage.options(**stage_options(self._resources))
+        record = await self._held("stage", about, lambda: make.remote(job, self._resources, self._me), job.devices)
+        self._progress.pop(job.key, None)
+        return record
+
+    async def _evaluate(self, trial: int, lineage: Lineage) -> Record:
+        about = {"key": lineage.keys[-1], "fraction": 1.0, "trial": trial, "evaluation": lineage.evaluation}
+        devices = self._resources.gpus_per_worker or self._resources.cpus_per_worker
+        make = evaluate_checkpoint.options(**device_options(self._resources))
+        return await self._held("rung", about, lambda: make.remote(lineage, devices), devices)
+
+    async def _held(self, what: str, about: dict[str, Any], submit: Callable[[], Any], devices: float) -> Record:
+        """Run one task in a slot of the pool and note its start and its end, with the device-seconds that it took."""
+        async with self._slots:
+            self._note(f"{what}_started", about)
+            started = time.monotonic()
+            try:
+                record: Record = await submit()
+            except Exception as error:
+                spent = devices * (time.monotonic() - started)
+                self._note(f"{what}_failed", about, device_seconds=spent, error=reason(error))
+                raise
+            self._note(f"{what}_finished", about, **told(record))
+            return record
+
+    def _note(self, event: str, about: dict[str, Any], **more: Any) -> None:
+        self._events.append({"event": event, **about, **more})
+
+
+def reason(error: BaseException) -> str:
+    """The first line that says what went wrong, without Ray's wrapping and traceback."""
+    cause = getattr(error, "cause", None) or error
+    inner = getattr(cause, "worker_failures", None)
+    if isinstance(inner, dict) and inner:
+        cause = next(iter(inner.values()))
+        cause = getattr(cause, "_base_exc", None) or cause
+    lines = [line for line in str(cause).strip().splitlines() if line.strip()]
+    return f"{type(cause).__name__}: {lines[-1].strip() if lines else ''}"[:500]

@@ -1,0 +1,77 @@
+"""What a person sees while a sweep runs: plain lines, and on a terminal one live line more."""
+
+import time
+from collections.abc import Mapping
+from typing import Any
+
+from rich.console import Console
+from rich.status import Status
+
+EVERY_S = 30.0
+
+
+class Progress:
+    """Prints an event a line. On a terminal a status line follows the stages in training; elsewhere a line now and then."""
+
+    def __init__(self, console: Console) -> None:
+        self._console = console
+        self._status: Status | None = Status("", console=console) if console.is_terminal else None
+        self._told = time.monotonic()
+
+    def __enter__(self) -> "Progress":
+        if self._status:
+            self._status.start()
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        if self._status:
+            self._status.stop()
+
+    def say(self, text: str) -> None:
+        """One plain line."""
+        self._console.print(text, markup=False, highlight=False, soft_wrap=True)
+
+    def event(self, event: Mapping[str, Any]) -> None:
+        """The line of a ledger event, where it has one."""
+        line = LINES.get(event["event"])
+        if line:
+            self.say(line(event))
+
+    def stages(self, running: Mapping[str, Mapping[str, Any]]) -> None:
+        """The stages in training."""
+        told = "   ".join(_stage(key, progress) for key, progress in running.items())
+        if self._status:
+            self._status.update(told or "waiting")
+        elif told and time.monotonic() - self._told > EVERY_S:
+            self._told = time.monotonic()
+            self.say(f"  {told}")
+
+
+def _stage(key: str, progress: Mapping[str, Any]) -> str:
+    return f"stage {key[:8]}: step {progress['step']}/{progress['steps']}, loss {progress['loss']:.3f}"
+
+
+def _params(event: Mapping[str, Any]) -> str:
+    return ", ".join(
+        f"{name}={value:g}" if isinstance(value, float) else f"{name}={value}" for name, value in event["params"].items()
+    )
+
+
+def _finished(event: Mapping[str, Any]) -> str:
+    if event["state"] != "complete":
+        return f"trial {event['trial']} {event['state']}: {event.get('error')}"
+    return f"trial {event['trial']} ({_params(event)}): specialist {event['specialist']:.3f}, general {event['general']:.3f}"
+
+
+def _mixture(event: Mapping[str, Any]) -> str:
+    return ", ".join(f"{name} {fraction:g}" for name, fraction in event["mixture"].items())
+
+
+LINES = {
+    "stage_started": lambda e: f"stage {e['key'][:8]} trains on {_mixture(e)}",
+    "stage_finished": lambda e: f"stage {e['key'][:8]} finished, {e['device_seconds']:.0f} device-seconds",
+    "stage_failed": lambda e: f"stage {e['key'][:8]} failed: {e['error']}",
+    "rung_failed": lambda e: f"evaluation of stage {e['key'][:8]} failed: {e['error']}",
+    "trial_started": lambda e: f"trial {e['trial']} asked: {_params(e)}",
+    "trial_finished": _finished,
+}

@@ -1,0 +1,100 @@
+"""The driver's pen: what the graph and the trials tell goes into the ledger, the study and the trial folders."""
+
+import json
+import shutil
+from pathlib import Path
+from typing import Any
+
+from data.store import Store, write_atomically
+from sweeps.config import SweepConfig
+from sweeps.ledger import Event, Ledger, read, told
+from sweeps.lineage import EVALUATIONS, run_folder, store_root
+from sweeps.progress import Progress
+from sweeps.space import Params
+from sweeps.study import SweepStudy, planned_trials
+from trainers.job import KIND
+
+
+class Recorder:
+    """Owns the ledger of a run and the study that is rebuilt from it. Lives in the driver's main thread."""
+
+    def __init__(self, config: SweepConfig, ledger: Ledger, progress: Progress) -> None:
+        self._config = config
+        self._ledger = ledger
+        self._progress = progress
+        self._folder = run_folder(config)
+        self._store = Store(store_root(config))
+        self.events: list[Event] = read(ledger.path)
+        self._asked = {e["trial"]: e["params"] for e in self.events if e["event"] == "trial_started"}
+        self.study = SweepStudy(config.search, self._folder / "study.db", config.name)
+        self.unfinished = self._replay()
+        self._reconcile()
+
+    @property
+    def open(self) -> int:
+        """Number of trials that are still to be asked."""
+        return max(0, planned_trials(self._config.search) - len(self._asked))
+
+    def note(self, event: str, **values: Any) -> None:
+        """Append an event and show it."""
+        self.events.append(self._ledger.append(event, **values))
+        self._progress.event(self.events[-1])
+
+    def ask(self) -> tuple[int, Params] | None:
+        """The next new trial, None when all are asked."""
+        if not self.open:
+            return None
+        number, params = self.study.ask()
+        self._asked[number] = params
+        self.note("trial_started", trial=number, params=params)
+        return number, params
+
+    def finish(self, number: int, outcome: dict[str, Any]) -> None:
+        """Write a trial's end: its folder first, then the ledger, then the study."""
+        params = self._asked[number]
+        folder = self._folder / "trials" / f"{number:04d}"
+        self._write_trial(folder, params, outcome)
+        self._note_reused(number, outcome)
+        self.note("trial_finished", trial=number, params=params, **outcome)
+        self._tell(number, outcome)
+
+    def _replay(self) -> list[tuple[int, Params]]:
+        """Put the ledger's trials into the study, in the order of asking; the unfinished ones are returned."""
+        finished = {event["trial"]: event for event in self.events if event["event"] == "trial_finished"}
+        for number, params in sorted(self._asked.items()):
+            if self.study.put(params) != number:
+                raise RuntimeError(f"the ledger lacks a trial before number {number}")
+            if number in finished:
+                self._tell(number, finished[number])
+        return [(n, params) for n, params in sorted(self._asked.items()) if n not in finished]
+
+    def _tell(self, number: int, outcome: dict[str, Any]) -> None:
+        complete = outcome["state"] == "complete"
+        self.study.tell(number, (outcome["specialist"], outcome["general"]) if complete else None, outcome.get("error"))
+
+    def _reconcile(self) -> None:
+        """A driver that died may not have written the end of a stage or evaluation that the store holds."""
+        finished = {(e["event"], e["key"]) for e in self.events if e["event"] in ("stage_finished", "rung_finished")}
+        for event in [e for e in self.events if e["event"] in ("stage_started", "rung_started")]:
+            done = event["event"].replace("started", "finished")
+            kind, key = (KIND, event["key"]) if done == "stage_finished" else (EVALUATIONS, event["evaluation"])
+            record = self._store.record(kind, key)
+            if record and (done, event["key"]) not in finished and record["time"] >= event["time"]:
+                finished.add((done, event["key"]))
+                about = {k: v for k, v in event.items() if k not in ("event", "time")}
+                self.note(done, **about, **told(record))
+
+    def _note_reused(self, number: int, outcome: dict[str, Any]) -> None:
+        paid = {e["key"]: e["trial"] for e in self.events if e["event"] == "stage_finished"}
+        for key in outcome.get("stages", ()):
+            if paid.get(key) != number:
+                record = self._store.record(KIND, key) or {}
+                self.note("stage_reused", key=key, trial=number, device_seconds=record.get("device_seconds", 0.0))
+
+    def _write_trial(self, folder: Path, params: Params, outcome: dict[str, Any]) -> None:
+        folder.mkdir(parents=True, exist_ok=True)
+        write_atomically(folder / "params.json", json.dumps(params, indent=2).encode())
+        write_atomically(folder / "log", json.dumps(outcome, indent=2, ensure_ascii=False).encode())
+        if "evaluation" in outcome:
+            for file in self._store.fetch(EVALUATIONS, outcome["evaluation"]).glob("*.jsonl"):
+                shutil.copy(file, folder / file.name)

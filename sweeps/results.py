@@ -1,0 +1,134 @@
+"""The trials table and the balance point, computed from the ledger alone."""
+
+import json
+from collections.abc import Iterable, Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+import pyarrow as pa
+import pyarrow.csv as csv
+import pyarrow.parquet as parquet
+import yaml
+
+from data.store import write_atomically
+from sweeps.balance import BalancePoint, Point, choose, plain
+from sweeps.config import SweepConfig
+from sweeps.ledger import Event
+from sweeps.loading import with_params
+
+Row = dict[str, Any]
+CHARGED = ("stage_finished", "stage_failed", "rung_finished", "rung_failed")
+
+
+def trials(events: Sequence[Event]) -> list[Event]:
+    """The last `trial_finished` of each trial, by number."""
+    last = {event["trial"]: event for event in events if event["event"] == "trial_finished"}
+    return [last[number] for number in sorted(last)]
+
+
+def rows(events: Sequence[Event], config: SweepConfig) -> list[Row]:
+    """One row per finished trial, with the same columns in each."""
+    params, benchmarks = list(config.search.space), list(config.evaluate.benchmarks)
+    spent, made = charges(events), costs(events)
+    return [
+        {"trial": t["trial"], "state": t["state"]}
+        | {name: t["params"].get(name) for name in params}
+        | _scores(t, benchmarks)
+        | {"specialist": t.get("specialist"), "general": t.get("general")}
+        | {"device_seconds": spent.get(t["trial"], 0.0), "saved_device_seconds": _saved(t, made)}
+        | {"error": t.get("error")}
+        for t in trials(events)
+    ]
+
+
+def charges(events: Iterable[Event]) -> dict[int, float]:
+    """Device-seconds by trial: each attempt at a stage or evaluation is charged to the trial that asked first."""
+    spent: dict[int, float] = {}
+    for event in events:
+        if event["event"] in CHARGED:
+            spent[event["trial"]] = spent.get(event["trial"], 0.0) + event["device_seconds"]
+    return spent
+
+
+def costs(events: Iterable[Event]) -> dict[str, tuple[int | None, float]]:
+    """Who paid for each stage, by key, and its device-seconds; nobody where it came from the store."""
+    paid: dict[str, tuple[int | None, float]] = {}
+    for event in events:
+        if event["event"] == "stage_finished":
+            paid[event["key"]] = (event["trial"], event["device_seconds"])
+        elif event["event"] == "stage_reused":
+            paid.setdefault(event["key"], (None, event["device_seconds"]))
+    return paid
+
+
+def points(events: Sequence[Event]) -> list[Point]:
+    """The completed trials as points to balance."""
+    return [
+        Point(
+            trial=t["trial"],
+            params=t["params"],
+            scores=t["scores"] | {"specialist": t["specialist"], "general": t["general"]},
+            objectives=(t["specialist"], t["general"]),
+            stderr=(t["specialist_stderr"], t["general_stderr"]),
+        )
+        for t in trials(events)
+        if t["state"] == "complete"
+    ]
+
+
+def write(folder: Path, events: Sequence[Event], config: SweepConfig) -> BalancePoint | None:
+    """Write the tables, `balance.json` and `best.yaml`; the balance point, None where no trial can be chosen."""
+    table = pa.Table.from_pylist(rows(events, config), schema=_schema(config))
+    parquet.write_table(table, folder / "trials.parquet")
+    csv.write_csv(table, folder / "trials.csv", csv.WriteOptions(quoting_style="needed"))
+    try:
+        chosen = choose(points(events), config.balance)
+    except ValueError as nothing:
+        _write_json(folder / "balance.json", {"trial": None, "reason": str(nothing)})
+        (folder / "best.yaml").unlink(missing_ok=True)
+        return None
+    _write_json(folder / "balance.json", plain(chosen))
+    write_atomically(folder / "best.yaml", best(config, chosen).encode())
+    return chosen
+
+
+def best(config: SweepConfig, chosen: BalancePoint) -> str:
+    """The balance point as a configuration that `fulcrum train` runs."""
+    values = with_params(config, chosen.params).model_dump(mode="json", exclude_defaults=True)
+    values.pop("search", None)
+    values["name"] = f"{config.name}-best"
+    head = f"# trial {chosen.trial} of {config.name}: {chosen.reason}\n"
+    return head + yaml.safe_dump(values, sort_keys=False, allow_unicode=True)
+
+
+def _scores(trial: Event, benchmarks: Sequence[str]) -> Row:
+    values: Mapping[str, float] = trial.get("scores") or {}
+    errors: Mapping[str, float] = trial.get("stderr") or {}
+    return {k: v for name in benchmarks for k, v in ((name, values.get(name)), (f"{name}_stderr", errors.get(name)))}
+
+
+def _saved(trial: Event, made: Mapping[str, tuple[int | None, float]]) -> float:
+    stages = [made[key] for key in trial.get("stages") or () if key in made]
+    return sum((seconds for payer, seconds in stages if payer != trial["trial"]), 0.0)
+
+
+def _schema(config: SweepConfig) -> pa.Schema:
+    names = {"trial": pa.int64(), "state": pa.string()}
+    names |= {name: _type(parameter) for name, parameter in config.search.space.items()}
+    for name in config.evaluate.benchmarks:
+        names |= {name: pa.float64(), f"{name}_stderr": pa.float64()}
+    names |= dict.fromkeys(("specialist", "general", "device_seconds", "saved_device_seconds"), pa.float64())
+    return pa.schema([*names.items(), ("error", pa.string())])
+
+
+def _type(parameter: Any) -> pa.DataType:
+    values = list(getattr(parameter, "values", None) or [getattr(parameter, "low", 0.0)])
+    if all(isinstance(v, bool) for v in values):
+        return pa.bool_()
+    if all(isinstance(v, int) and not isinstance(v, bool) for v in values):
+        return pa.int64()
+    return pa.float64() if all(isinstance(v, int | float) for v in values) else pa.string()
+
+
+def _write_json(path: Path, values: Mapping[str, Any]) -> None:
+    write_atomically(path, json.dumps(values, indent=2, ensure_ascii=False).encode())

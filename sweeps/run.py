@@ -1,0 +1,162 @@
+"""A sweep from start to end, or from wherever it was cut off: there is no other way to restore it."""
+
+import json
+import signal
+import tempfile
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+import yaml
+
+from data import prepare
+from data.store import Store, write_atomically
+from sweeps import lineage, report, results
+from sweeps.balance import BalancePoint
+from sweeps.config import MAY_CHANGE, SweepConfig
+from sweeps.holder import Hold
+from sweeps.ledger import Ledger
+from sweeps.ledger import read as read_ledger
+from sweeps.lineage import Identities
+from sweeps.progress import Progress
+from sweeps.recorder import Recorder
+from trainers import base
+
+
+class Changed(ValueError):
+    """A run is to be continued with another configuration or other data."""
+
+
+def sweep(config: SweepConfig, progress: Progress, address: str | None = None) -> BalancePoint | None:
+    """Run or continue a sweep; the balance point, None where no trial was completed.
+
+    Raises Changed, TooManyBadRows or Held before anything is started.
+    """
+    folder = lineage.run_folder(config)
+    known = lineage.identities(config)
+    refuse_changes(folder, config, known)
+    prepare_sources(config, progress)
+    with Hold(folder, progress.say):
+        _write_config(folder, config)
+        ledger = Ledger(folder / "ledger.jsonl")
+        try:
+            recorder = Recorder(config, ledger, progress)
+            recorder.note("run_continued" if recorder.events else "run_started", identities=known.plain())
+            if recorder.unfinished or recorder.open:
+                _search(config, known, recorder, progress, address)
+            chosen = conclude(folder, config)
+            recorder.note("run_finished", trial=chosen.trial if chosen else None)
+            return chosen
+        finally:
+            ledger.close()
+
+
+def _search(config: SweepConfig, known: Identities, recorder: Recorder, progress: Progress, address: str | None) -> None:
+    """Let Tune run the trials that are left."""
+    from sweeps import cluster
+
+    with cluster.joined(config, address), terminable(), tempfile.TemporaryDirectory(prefix="fulcrum-tune-") as scratch:
+        from ray import tune
+
+        from sweeps.driver import Follow, start_graph
+        from sweeps.searcher import StudySearcher
+        from sweeps.tasks import HOLDS_NOTHING
+        from sweeps.trial import Context, run_trial
+
+        graph = start_graph(config.resources, cluster.slots(config.resources))
+        follow = Follow(graph, recorder.note, progress)
+
+        def finish(number: int, outcome: dict[str, Any]) -> None:
+            follow.drain()  # what the graph noted before comes first
+            recorder.finish(number, outcome)
+
+        searcher = StudySearcher(recorder.unfinished, recorder.ask, finish)
+        context = Context(lineage.absolute(config), known, graph)
+        tuner = tune.Tuner(
+            tune.with_resources(
+                tune.with_parameters(run_trial, context=context),
+                {"CPU": 0, **HOLDS_NOTHING["resources"]},
+            ),
+            tune_config=tune.TuneConfig(
+                search_alg=searcher,
+                num_samples=len(recorder.unfinished) + recorder.open,
+                max_concurrent_trials=config.search.concurrency,
+                trial_name_creator=lambda trial: f"{trial.config['trial']:04d}",
+                trial_dirname_creator=lambda trial: f"{trial.config['trial']:04d}-{trial.trial_id}",
+            ),
+            run_config=tune.RunConfig(
+                name=config.name,
+                storage_path=scratch,
+                verbose=0,
+                callbacks=[follow],
+                failure_config=tune.FailureConfig(max_failures=2),
+            ),
+        )
+        try:
+            tuner.fit()
+        finally:
+            follow.stop()
+
+
+def conclude(folder: Path, config: SweepConfig) -> BalancePoint | None:
+    """Write tables, balance point and report from the ledger alone."""
+    events = read_ledger(folder / "ledger.jsonl")
+    chosen = results.write(folder, events, config)
+    report.write(folder, events, config, chosen)
+    return chosen
+
+
+def _write_config(folder: Path, config: SweepConfig) -> None:
+    values = config.model_dump(mode="json")
+    write_atomically(folder / "config.json", json.dumps(values, indent=2).encode())
+    given = config.model_dump(mode="json", exclude_unset=True)
+    write_atomically(folder / "sweep.yaml", yaml.safe_dump(given, sort_keys=False, allow_unicode=True).encode())
+
+
+def prepare_sources(config: SweepConfig, progress: Progress) -> None:
+    """Tokenise every source that the store does not hold yet; stop where too many rows are bad."""
+    store = Store(lineage.store_root(config))
+    name = base.fingerprint(config.model)
+    for source_name, source in config.sources.items():
+        for length in lineage.lengths(config):
+            record = prepare.prepare(source, name, lambda: base.open_tokenizer(config.model, store), length, store)
+            bad = sum(record["quarantined"].values())
+            quarantined = f", {bad} in quarantine {record['quarantined']}: {record['quarantine']}" if bad else ""
+            progress.say(f"source {source_name}: {record['used']} of {record['rows']} rows{quarantined}")
+            prepare.refuse_bad_rows(source_name, record, config.data.max_bad_rows)
+
+
+def refuse_changes(folder: Path, config: SweepConfig, known: Identities) -> None:
+    """A run is continued with what it was started with: the fields that may change are listed in MAY_CHANGE."""
+    if not (folder / "config.json").exists():
+        return
+    before = _flat(json.loads((folder / "config.json").read_text()))
+    now = _flat(config.model_dump(mode="json"))
+    changed = [
+        f"  {field}: {before.get(field)!r} before, {now.get(field)!r} now"
+        for field in sorted(before.keys() | now.keys())
+        if before.get(field) != now.get(field) and not field.startswith(MAY_CHANGE)
+    ]
+    started = [e for e in read_ledger(folder / "ledger.jsonl") if e["event"] == "run_started"]
+    if started and not changed and started[0]["identities"] != known.plain():
+        changed = ["  the files that the sources, the model or the benchmarks are read from have changed"]
+    if changed:
+        told = "\n".join(changed)
+        raise Changed(f"{folder} was started with another configuration\n{told}\n  give the run another `name`")
+
+
+def _flat(values: Any, path: str = "") -> dict[str, Any]:
+    if isinstance(values, Mapping) and values:
+        return {k: v for name, value in values.items() for k, v in _flat(value, f"{path}.{name}" if path else name).items()}
+    return {path: values}
+
+
+@contextmanager
+def terminable() -> Iterator[None]:
+    """SIGTERM ends the block as Ctrl-C does."""
+    before = signal.signal(signal.SIGTERM, signal.default_int_handler)
+    try:
+        yield
+    finally:
+        signal.signal(signal.SIGTERM, before)

@@ -1,0 +1,48 @@
+"""What Ray Tune asks for trials: the sweep's study behind Tune's Searcher interface.
+
+Tune's own state of it is never written: a run is continued from the ledger.
+"""
+
+import json
+from collections.abc import Callable, Sequence
+from typing import Any
+
+from ray.tune.search import Searcher
+
+from sweeps.space import Params
+
+Finish = Callable[[int, dict[str, Any]], None]
+
+
+class StudySearcher(Searcher):
+    """Gives Tune the unfinished trials of a continued run first, then new ones, up to a number of trials."""
+
+    def __init__(
+        self, unfinished: Sequence[tuple[int, Params]], ask: Callable[[], tuple[int, Params] | None], finish: Finish
+    ) -> None:
+        super().__init__(metric=None, mode=None)
+        self._waiting = list(unfinished)
+        self._ask = ask
+        self._finish = finish
+        self._numbers: dict[str, int] = {}
+
+    def suggest(self, trial_id: str) -> Any:
+        asked = self._waiting.pop(0) if self._waiting else self._ask()
+        if asked is None:
+            return Searcher.FINISHED
+        self._numbers[trial_id], params = asked
+        return {"trial": asked[0], "params": params}
+
+    def on_trial_complete(self, trial_id: str, result: dict[str, Any] | None = None, error: bool = False) -> None:
+        told = (result or {}).get("outcome")
+        outcome = json.loads(told) if told else {"state": "failed", "error": "the process of the trial died"}
+        self._finish(self._numbers.pop(trial_id), outcome)
+
+    def __getstate__(self) -> dict[str, Any]:
+        return {}  # Tune pickles its searcher and never reads this one back
+
+    def save(self, checkpoint_path: str) -> None:
+        """Nothing: see above."""
+
+    def restore(self, checkpoint_path: str) -> None:
+        """Nothing: see above."""

@@ -1,0 +1,60 @@
+"""Training one recipe without a search."""
+
+import json
+import shutil
+from pathlib import Path
+
+from data.store import Store, write_atomically
+from sweeps import lineage
+from sweeps.config import SweepConfig
+from sweeps.holder import Hold
+from sweeps.ledger import Ledger
+from sweeps.progress import Progress
+from sweeps.run import prepare_sources, refuse_changes, terminable
+from trainers.job import KIND
+
+POLL_S = 0.5
+
+
+def train(config: SweepConfig, progress: Progress, address: str | None = None) -> Path:
+    """Train the recipe of a configuration, or continue; the folder of the model. Stages in the store are not redone."""
+    folder = lineage.run_folder(config)
+    known = lineage.identities(config)
+    refuse_changes(folder, config, known)
+    prepare_sources(config, progress)
+    with Hold(folder, progress.say):
+        write_atomically(folder / "config.json", json.dumps(config.model_dump(mode="json"), indent=2).encode())
+        path = lineage.lineage(lineage.absolute(config), known)
+        store = Store(lineage.store_root(config))
+        if store.record(KIND, path.keys[-1]) is None:
+            _train(config, path, folder, progress, address)
+        target = folder / "model"
+        shutil.rmtree(target, ignore_errors=True)
+        shutil.copytree(store.fetch(KIND, path.keys[-1]), target)
+        return target
+
+
+def _train(config: SweepConfig, path: lineage.Lineage, folder: Path, progress: Progress, address: str | None) -> None:
+    from sweeps import cluster
+
+    ledger = Ledger(folder / "ledger.jsonl")
+    with cluster.joined(config, address), terminable():
+        import ray
+
+        from sweeps.driver import Follow, start_graph
+        from sweeps.trial import known
+
+        graph = start_graph(config.resources, cluster.slots(config.resources))
+
+        def note(event: str, **values: object) -> None:
+            progress.event(ledger.append(event, **values))
+
+        follow = Follow(graph, note, progress)
+        try:
+            wanted = graph.want_stages.remote(0, path, known(path))
+            while not ray.wait([wanted], timeout=POLL_S)[0]:
+                follow.drain()
+            ray.get(wanted)
+        finally:
+            follow.stop()
+            ledger.close()

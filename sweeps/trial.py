@@ -1,0 +1,92 @@
+"""A trial as Ray Tune runs it: a function that holds nothing, asks the graph for its chain, waits, and reports once.
+
+It keeps no state, so it may be killed at any time; the same parameters and number lead it to the same results.
+"""
+
+import json
+import time
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Any
+
+import ray
+from ray import tune
+from ray.exceptions import RayActorError, RayTaskError
+
+from data.store import Record, Store
+from evaluators import statistics
+from sweeps.config import SweepConfig
+from sweeps.graph import Known, reason
+from sweeps.lineage import EVALUATIONS, Identities, Lineage, lineage
+from sweeps.loading import with_params
+from trainers.job import KIND
+
+GRAPH_RESTARTS = 5
+
+
+@dataclass(frozen=True)
+class Context:
+    """What all trials of a sweep share."""
+
+    config: SweepConfig
+    identities: Identities
+    graph: Any
+
+
+def run_trial(settings: Mapping[str, Any], context: Context) -> None:
+    """Tune's entry: one report, of the outcome or of the reason for having none."""
+    try:
+        outcome = outcome_of(settings["trial"], settings["params"], context)
+    except Exception as error:
+        outcome = {"state": "failed", "error": reason(error)}
+    tune.report({"outcome": json.dumps(outcome)})  # as text: Tune takes nested results apart
+
+
+def outcome_of(trial: int, params: Mapping[str, Any], context: Context) -> dict[str, Any]:
+    """Objectives, scores and stages of a trial."""
+    config = with_params(context.config, params)
+    path = lineage(config, context.identities)
+    record = _ask(context.graph, trial, path)
+    return {"state": "complete", "stages": list(path.keys), "evaluation": path.evaluation} | objectives(
+        config, record["scores"]
+    )
+
+
+def objectives(config: SweepConfig, scores: Mapping[str, Mapping[str, Any]]) -> dict[str, Any]:
+    """The weighted means per role of the scores on 0 to 1, their standard errors, and the scores as published."""
+    told: dict[str, Any] = {"scores": {n: s["value"] for n, s in scores.items()}, "stderr": {}}
+    for role in ("specialist", "general"):
+        weights = {n: b.weight for n, b in config.evaluate.benchmarks.items() if b.role == role}
+        total = sum(weights.values())
+        values = {n: statistics.unit(scores[n]["value"], scores[n]["scale"]) for n in weights}
+        errors = {n: statistics.unit_error(scores[n]["stderr"], scores[n]["scale"]) for n in weights}
+        told[role] = sum(weights[n] * values[n] for n in weights) / total
+        # Benchmarks ask different questions, so their errors are independent.
+        told[f"{role}_stderr"] = sum((weights[n] * errors[n]) ** 2 for n in weights) ** 0.5 / total
+    told["stderr"] = {n: s["stderr"] for n, s in scores.items()}
+    told["judges"] = {n: s["judge"] for n, s in scores.items() if s["judge"]}
+    return told
+
+
+def _ask(graph: Any, trial: int, path: Lineage) -> Record:
+    """Ask the graph until it answers; when it dies it comes back, and that is nobody's failure."""
+    for attempt in range(GRAPH_RESTARTS + 1):
+        try:
+            return dict(ray.get(graph.want.remote(trial, path, known(path))))
+        except RayActorError as error:
+            # An actor that died inside a stage arrives as a RayTaskError as well: that is the stage's failure.
+            if isinstance(error, RayTaskError) or attempt == GRAPH_RESTARTS:
+                raise
+            time.sleep(1 + attempt)
+    raise AssertionError("unreachable")
+
+
+def known(path: Lineage) -> Known:
+    """What the store already holds of a lineage. The end of the chain is enough: nothing before it is needed then."""
+    store = Store(path.jobs[-1].store)
+    finished = store.record(EVALUATIONS, path.evaluation)
+    if finished:
+        return Known({path.evaluation: finished} | {key: store.record(KIND, key) or {} for key in path.keys})
+    records = {key: store.record(KIND, key) for key in path.keys}
+    last = max((i for i, key in enumerate(path.keys) if records[key]), default=-1)
+    return Known({key: records[key] or {} for key in path.keys[: last + 1]})
