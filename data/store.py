@@ -28,8 +28,12 @@ class Store:
 
     def __init__(self, root: str) -> None:
         self.root = root
-        local = "://" not in root
-        self._fs, self._base = (pafs.LocalFileSystem(), str(Path(root).resolve())) if local else pafs.FileSystem.from_uri(root)
+        self._fs: pafs.FileSystem
+        self._base: str
+        if "://" in root:
+            self._fs, self._base = pafs.FileSystem.from_uri(root)
+        else:
+            self._fs, self._base = pafs.LocalFileSystem(), str(Path(root).resolve())
         self._local = isinstance(self._fs, pafs.LocalFileSystem)
 
     def record(self, kind: str, key: str) -> Record | None:

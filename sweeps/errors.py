@@ -2,8 +2,9 @@
 
 import traceback
 
-import click
+import typer
 from rich.console import Console
+from typer.exceptions import TyperException
 
 from data.prepare import TooManyBadRows
 from sweeps.holder import Held
@@ -17,13 +18,13 @@ def exit_code(error: BaseException, console: Console, command: str) -> int:
     """Print what a person needs and return the exit code."""
     if isinstance(error, SystemExit):
         return int(error.code or 0)
-    if isinstance(error, click.exceptions.Exit):
+    if isinstance(error, typer.Exit):
         return error.exit_code
-    if isinstance(error, KeyboardInterrupt | click.exceptions.Abort):
+    if isinstance(error, KeyboardInterrupt | typer.Abort):
         console.print(f"interrupted; continue with: {command}", markup=False, soft_wrap=True)
         return 130
-    if isinstance(error, click.ClickException):
-        error.show()
+    if isinstance(error, TyperException):
+        console.print(f"error: {error.format_message()}; see fulcrum --help", markup=False, soft_wrap=True)
         return error.exit_code
     if not isinstance(error, (*WRONG_INPUT, FileNotFoundError, ValueError)):
         console.print("".join(traceback.format_exception(error)), markup=False, soft_wrap=True)

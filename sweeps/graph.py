@@ -76,8 +76,8 @@ class StageGraph:
             raise
 
     async def _train(self, trial: int, job: StageJob, strategy: str) -> Record:
-        about = {"key": job.key, "parent": job.parent, "strategy": strategy, "trial": trial}
-        about["mixture"] = {share.name: share.fraction for share in job.shares}
+        mixture = {share.name: share.fraction for share in job.shares}
+        about = {"key": job.key, "parent": job.parent, "strategy": strategy, "mixture": mixture, "trial": trial}
         make = train_stage.options(**stage_options(self._resources))
         record = await self._held("stage", about, lambda: make.remote(job, self._resources, self._me), job.devices)
         self._progress.pop(job.key, None)

@@ -61,7 +61,7 @@ def _search(config: SweepConfig, known: Identities, recorder: Recorder, progress
 
         from sweeps.driver import Follow, start_graph
         from sweeps.searcher import StudySearcher
-        from sweeps.tasks import HOLDS_NOTHING
+        from sweeps.tasks import ON_THE_HEAD
         from sweeps.trial import Context, run_trial
 
         graph = start_graph(config.resources, cluster.slots(config.resources))
@@ -76,7 +76,7 @@ def _search(config: SweepConfig, known: Identities, recorder: Recorder, progress
         tuner = tune.Tuner(
             tune.with_resources(
                 tune.with_parameters(run_trial, context=context),
-                {"CPU": 0, **HOLDS_NOTHING["resources"]},
+                {"CPU": 0, **ON_THE_HEAD},
             ),
             tune_config=tune.TuneConfig(
                 search_alg=searcher,

@@ -42,18 +42,18 @@ def searched(parameter: Parameter) -> "BaseDistribution":
 
 def to_search(parameter: Parameter, value: Any) -> Any:
     """A value on the sampler's scale."""
-    return log2(value + parameter.low) if _has_zero(parameter) else value
+    match parameter:
+        case LogUniform(low=low, include_zero=True):
+            return log2(value + low)
+    return value
 
 
 def from_search(parameter: Parameter, drawn: Any) -> Any:
     """The value that the sampler's draw stands for; between 0 and low it is low, since 0 has been tried."""
-    if not _has_zero(parameter):
-        return drawn
-    return min(max(2**drawn - parameter.low, parameter.low), parameter.high)
-
-
-def _has_zero(parameter: Parameter) -> bool:
-    return isinstance(parameter, LogUniform) and parameter.include_zero
+    match parameter:
+        case LogUniform(low=low, high=high, include_zero=True):
+            return min(max(2**drawn - low, low), high)
+    return drawn
 
 
 def _distribution(parameter: Parameter, searched: bool) -> "BaseDistribution":

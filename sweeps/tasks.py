@@ -13,7 +13,8 @@ from sweeps.lineage import EVALUATIONS, Lineage
 from trainers.config import ResourcesConfig
 from trainers.job import KIND, Progress, StageJob
 
-HOLDS_NOTHING = {"num_cpus": 0, "resources": {"node:__internal_head__": 0.001}}
+ON_THE_HEAD = {"node:__internal_head__": 0.001}
+HOLDS_NOTHING: dict[str, Any] = {"num_cpus": 0, "resources": ON_THE_HEAD}
 """A task or trial that only waits for others: on the head, without a CPU."""
 
 

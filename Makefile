@@ -1,0 +1,32 @@
+# `make demo` and `make test` set up everything they need in .venv.
+SHELL := /bin/bash
+PYTHON ?= python3
+BIN := .venv/bin
+export OMP_NUM_THREADS ?= 1
+export RAY_USAGE_STATS_ENABLED := 0
+
+.PHONY: install demo test test-all lint clean
+
+install: .venv/installed
+
+.venv/installed: pyproject.toml constraints.txt
+	$(PYTHON) -m venv .venv
+	$(BIN)/pip install --quiet --constraint constraints.txt --editable '.[test]'
+	touch $@
+
+demo: install  ## the k sweep of the toy world, a few minutes on two cores
+	$(BIN)/fulcrum run demo
+
+test: install  ## what CI runs
+	$(BIN)/pytest -m "not slow and not gpu"
+
+test-all: install  ## the demo itself and everything else that takes minutes
+	$(BIN)/pytest -m "not gpu"
+
+lint: install
+	$(BIN)/ruff check .
+	$(BIN)/ruff format --check .
+	$(BIN)/mypy
+
+clean:
+	rm -rf .venv build dist *.egg-info .pytest_cache .mypy_cache .ruff_cache .hypothesis

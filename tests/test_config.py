@@ -1,0 +1,140 @@
+"""Configuration: every error at once, with field, value and remedy, and before anything is started."""
+
+import json
+import subprocess
+import sys
+
+import pytest
+import yaml
+from conftest import ROOT, fulcrum
+
+from sweeps import lineage, loading
+from sweeps.loading import ConfigError, parse, with_params
+
+HEAVY = {"torch", "ray", "transformers", "deepspeed", "datasets", "pandas"}
+
+
+def problems(values) -> dict[str, str]:
+    with pytest.raises(ConfigError) as caught:
+        parse(values)
+    return {problem.field: str(problem) for problem in caught.value.problems}
+
+
+def test_all_errors_come_at_once_with_field_value_and_remedy(tmp_path, small):
+    small["colour"] = "red"
+    small["k"] = 2
+    small["sources"]["math"]["path"] = "missing.jsonl"
+    del small["sources"]["chat"]["role"]
+    (tmp_path / "bad.yaml").write_text(yaml.safe_dump(small))
+    ended = fulcrum("run", "bad.yaml", cwd=tmp_path)
+    assert ended.returncode == 2
+    assert "colour = 'red': no such field" in ended.stderr
+    assert "k = 2: Input should be less than or equal to 1" in ended.stderr
+    assert "sources.math.path = 'missing.jsonl': no such file" in ended.stderr
+    assert "sources.chat.role is missing: add it: specialist or general" in ended.stderr
+    assert "strategy = 'dmt': needs a source with role general" in ended.stderr
+    assert sorted(p.name for p in tmp_path.iterdir()) == ["bad.yaml"]
+
+
+@pytest.mark.parametrize(
+    ("change", "field", "said"),
+    [
+        ({"train": {"lrr": 1}}, "train.lrr", "write lr"),
+        ({"train": {"lr": -1}}, "train.lr", "Peak learning rate"),
+        ({"strategy": "dmt", "search": {}}, "k", "add k to search.space"),
+        ({"strategy": "explicit"}, "stages", "takes a list of stages"),
+        ({"stages": [{"mixture": {"math": 1}}]}, "stages", "only that"),
+        ({"strategy": "explicit", "stages": [{"mixture": {"maths": 1}}]}, "stages.0.mixture.maths", "no such source"),
+        (
+            {"strategy": "explicit", "stages": [{"mixture": {"math": 1}, "train": {"lr": 7}}]},
+            "stages.0.train.lr",
+            "less than or equal to 1",
+        ),
+        ({"model": {}}, "model", "give either path"),
+        ({"model": {"path": "nowhere/at/all"}}, "model.path", "no such folder"),
+        ({"model": {"init_from_config": {"hidden_size": 8}}}, "model.init_from_config", "add model_type"),
+        ({"evaluate": {"toy_math": {"role": "specialist"}}}, "evaluate", "role general"),
+        ({"search": {"space": {"k": {"type": "uniform", "low": 0, "high": 3}}}}, "search.space.k", "less than or equal"),
+        ({"search": {"space": {"k": {"type": "uniform", "low": 1, "high": 0}}}}, "search.space.k.low", "below high"),
+        ({"search": {"space": {"train.x": {"type": "choice", "values": [1]}}}}, "search.space.train.x", "not permitted"),
+        ({"search": {"space": {"name": {"type": "choice", "values": ["a"]}}}}, "search.space.name", "searched"),
+        (
+            {"search": {"sampler": "grid", "space": {"k": {"type": "uniform", "low": 0, "high": 1}}}},
+            "search.space.k.type",
+            "needs grid or choice",
+        ),
+        ({"name": "../up"}, "name", "Name of the run"),
+        ({"storage": "s3://bucket"}, "storage", "not supported yet"),
+        ({"search": {"pruner": "asha"}}, "search.pruner", "Reserved"),
+    ],
+)
+def test_what_is_wrong_is_named(small, change, field, said):
+    found = problems(small | change)
+    assert said in found[field], found
+
+
+def test_code_is_not_run_without_consent(small):
+    small["evaluate"]["toy_code"] = {"role": "specialist"}
+    assert "allow_unsandboxed_code: true" in problems(small)["evaluate.toy_code"]
+    small["evaluate"]["allow_unsandboxed_code"] = True
+    assert parse(small).evaluate.allow_unsandboxed_code
+
+
+@pytest.mark.parametrize("name", sorted(loading.shipped()))
+def test_every_shipped_configuration_is_valid_and_can_be_planned(name, benchmarks, monkeypatch, tmp_path):
+    monkeypatch.setenv("FULCRUM_BENCHMARKS", str(benchmarks))
+    monkeypatch.chdir(tmp_path)
+    config = loading.load(name)
+    assert config.name == name
+    assert lineage.stages(with_params(config, {"k": 0.25}), lineage.identities(config))
+
+
+@pytest.mark.parametrize("verb", ["validate", "plan"])
+def test_validate_and_plan_import_nothing_heavy(tmp_path, verb):
+    code = (
+        "import sys; sys.argv = ['fulcrum', sys.argv[1], 'demo']\n"
+        "from sweeps.cli import main\n"
+        "try: main()\n"
+        f"finally: print('heavy:', sorted({HEAVY!r} & set(sys.modules)))"
+    )
+    ended = subprocess.run(
+        [sys.executable, "-c", code, verb], cwd=tmp_path, env={"PYTHONPATH": str(ROOT)}, capture_output=True, text=True
+    )
+    assert "heavy: []" in ended.stdout, ended.stdout + ended.stderr
+
+
+def test_overrides_set_fields_by_dotted_path(tmp_path, small):
+    (tmp_path / "c.yaml").write_text(yaml.safe_dump(small))
+    config = loading.load(str(tmp_path / "c.yaml"), ["train.lr=1e-4", "k=1/256", "sources.math.fraction=1/2"])
+    assert (config.train.lr, config.k, config.sources["math"].fraction) == (1e-4, 1 / 256, 0.5)
+    with pytest.raises(ConfigError, match="key=value"):
+        loading.load(str(tmp_path / "c.yaml"), ["train.lr"])
+
+
+def test_a_key_that_stands_twice_is_an_error(tmp_path):
+    (tmp_path / "c.yaml").write_text("name: a\nname: b\n")
+    with pytest.raises(ConfigError, match="'name' stands twice"):
+        loading.load(str(tmp_path / "c.yaml"))
+
+
+def test_variables_are_read_in_paths_and_nowhere_else(small, monkeypatch, tmp_path):
+    monkeypatch.setenv("HERE", str(tmp_path))
+    (tmp_path / "f.jsonl").write_text("")
+    small["sources"]["math"]["path"] = "${HERE}/f.jsonl"
+    assert parse(small).sources["math"].path == f"{tmp_path}/f.jsonl"
+    assert "name" in problems(small | {"name": "${HERE}"})
+
+
+def test_config_commands_list_copy_and_describe(tmp_path):
+    assert fulcrum("config", "list", cwd=tmp_path).stdout.split() == sorted(loading.shipped())
+    assert fulcrum("config", "copy", "demo", cwd=tmp_path).returncode == 0
+    assert fulcrum("validate", "demo.yaml", cwd=tmp_path).returncode == 0
+    assert fulcrum("config", "copy", "demo", cwd=tmp_path).returncode == 2
+    assert "k" in json.loads(fulcrum("config", "schema", cwd=tmp_path).stdout)["properties"]
+
+
+def test_a_local_path_is_refused_with_an_address(tmp_path, small):
+    (tmp_path / "c.yaml").write_text(yaml.safe_dump(small))
+    ended = fulcrum("run", "c.yaml", "--address", "10.0.0.1:6379", cwd=tmp_path)
+    assert ended.returncode == 2
+    assert "storage = 'runs': other nodes cannot see a local path" in ended.stderr

@@ -1,0 +1,85 @@
+"""Recipes and stage keys: what is shared, what is not."""
+
+import pytest
+
+from data.config import SourceConfig
+from sweeps.lineage import Identities, stages
+from sweeps.loading import parse, with_params
+from trainers.config import StageConfig, TrainConfig
+from trainers.recipe import recipe
+
+SOURCES = {
+    name: SourceConfig(path=f"toy:{name}", format="messages", role=role, fraction=fraction)
+    for name, role, fraction in [("math", "specialist", 0.5), ("code", "specialist", 1), ("chat", "general", 1)]
+}
+KNOWN = Identities("base", {"math": "m", "code": "c", "chat": "g"}, "items")
+
+
+def mixtures(strategy, k=None, **more):
+    return [dict(stage.mixture) for stage in recipe(strategy, SOURCES, TrainConfig(), k, **more)]
+
+
+def test_the_strategies_of_the_paper():
+    both, general = {"math": 0.5, "code": 1}, {"chat": 1}
+    assert mixtures("multi_task") == [both | general]
+    assert mixtures("sequential") == [{"code": 1}, {"math": 0.5}, general]
+    assert mixtures("mixed_sequential") == [both, general]
+    assert mixtures("dmt", 0.25) == [both, {"chat": 1, "math": 0.125, "code": 0.25}]
+
+
+def test_dmt_without_replay_is_mixed_sequential():
+    assert mixtures("dmt", 0) == mixtures("mixed_sequential")
+
+
+def test_dmt_without_k_is_refused():
+    with pytest.raises(ValueError, match="needs k"):
+        mixtures("dmt")
+
+
+def test_explicit_stages_take_the_fields_of_train_that_they_do_not_set():
+    written = [StageConfig(mixture={"math": "1/4"}), StageConfig(mixture={"chat": 1}, train={"lr": 1e-3})]
+    first, second = recipe("explicit", SOURCES, TrainConfig(epochs=7), stages=written)
+    assert (first.mixture, first.train.epochs, second.train) == ({"math": 0.25}, 7, TrainConfig(epochs=7, lr=1e-3))
+
+
+def keys(small, **params):
+    return [stage.key for stage in stages(with_params(parse(small), {"k": 0.25} | params), KNOWN)]
+
+
+def test_trials_share_their_first_stage_and_not_their_second(small):
+    one, other = keys(small, k=0.25), keys(small, k=0.5)
+    assert one[0] == other[0]
+    assert one[1] != other[1]
+
+
+@pytest.mark.parametrize(
+    "params",
+    [
+        {"train.lr": 1e-4},
+        {"train.seed": 1},
+        {"train.batch_size": 8},
+        {"train.epochs": 2},
+        {"train.schedule": "linear"},
+        {"train.max_length": 64},
+        {"model.dtype": "bf16"},
+        {"sources.math.fraction": 0.5},
+    ],
+    ids=str,
+)
+def test_what_changes_the_maths_changes_every_key(small, params):
+    assert not set(keys(small)) & set(keys(small, **params))
+
+
+@pytest.mark.parametrize(
+    "params",
+    [{"resources.workers": 4}, {"train.rows": 2}, {"train.packing": False}, {"train.deepspeed.zero": 3}, {"name": "other"}],
+    ids=str,
+)
+def test_how_it_is_computed_changes_no_key(small, params):
+    assert keys(small) == keys(small, **params)
+
+
+def test_other_data_under_the_same_name_is_another_stage(small):
+    other = Identities("base", {"math": "new", "code": "c", "chat": "g"}, "items")
+    config = with_params(parse(small), {"k": 0.0})
+    assert stages(config, KNOWN)[0].key != stages(config, other)[0].key
