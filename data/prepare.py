@@ -60,8 +60,9 @@ def load(key: str, store: Store) -> "Dataset":
 
 
 def _make(source: SourceConfig, key: str, tokenizer: Any, max_length: int, store: Store) -> Record:
-    from datasets import Dataset, Features, Sequence, Value
+    from datasets import Dataset, Features, Sequence, Value, disable_progress_bars
 
+    disable_progress_bars()
     parsed = sources.parse(source)
     columns = Features({"input_ids": Sequence(Value("int32")), "labels": Sequence(Value("int32")), "length": Value("int32")})
     record: Record = {"source": source.path, "rows": parsed.rows}

@@ -1,5 +1,6 @@
 """The command line. Exit codes: 0 done, 1 failed, 2 wrong input (nothing was started), 130 interrupted."""
 
+import os
 import shlex
 import sys
 from pathlib import Path
@@ -27,12 +28,16 @@ Yes = Annotated[bool, typer.Option("--yes", "-y", help="Do not ask before someth
 
 def main() -> None:
     """Entry of `fulcrum` and of `python -m sweeps`."""
-    from sweeps.errors import exit_code
+    from sweeps.errors import INTERRUPTED, exit_code
 
+    os.environ.setdefault("DS_ACCELERATOR", "cpu")  # this process trains nothing; stages are told their own
     try:
-        app(standalone_mode=False)
+        code = app(standalone_mode=False) or 0
     except BaseException as error:
-        sys.exit(exit_code(error, err, "fulcrum " + shlex.join(sys.argv[1:])))
+        code = exit_code(error, err)
+    if code == INTERRUPTED:
+        err.print(f"interrupted; continue with: fulcrum {shlex.join(sys.argv[1:])}", markup=False, soft_wrap=True)
+    sys.exit(code)
 
 
 @app.command()

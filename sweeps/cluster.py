@@ -25,6 +25,7 @@ def joined(config: SweepConfig, address: str | None) -> Iterator[None]:
 
     # Read by this process before Tune starts; Ctrl-C is ours to handle.
     os.environ |= {"TUNE_DISABLE_SIGINT_HANDLER": "1", "TUNE_DISABLE_STRICT_METRIC_CHECKING": "1"}
+    os.environ.setdefault("RAY_worker_maximum_startup_concurrency", "16")  # fewer warnings about it on small machines
     os.environ |= {"RAY_AIR_NEW_OUTPUT": "0", "RAY_USAGE_STATS_ENABLED": "0", "TUNE_FORCE_TRIAL_CLEANUP_S": "30"}
     variables = environment(max(1, int(config.resources.cpus_per_worker)), config.resources.gpus_per_worker > 0)
     ray.init(
@@ -57,27 +58,22 @@ def slots(resources: ResourcesConfig) -> int:
 
 def _remove_groups() -> None:
     """Remove the placement groups of this job: a stage that was killed can leave its own behind."""
-    import ray
     from ray._raylet import PlacementGroupID
-    from ray.util import placement_group_table, remove_placement_group
+    from ray.util import remove_placement_group
     from ray.util.placement_group import PlacementGroup
 
     until = time.monotonic() + LEAVE_WITHIN_S
-    mine = _groups_of_this_job()
-    while mine and time.monotonic() < until:
-        for group in mine:
+    while (left := groups_of_this_job()) and time.monotonic() < until:
+        for group in left:
             remove_placement_group(PlacementGroup(PlacementGroupID(bytes.fromhex(group))))
-        table: dict[str, Any] = placement_group_table()
-        mine = [group for group in mine if table.get(group, {}).get("state", "REMOVED") != "REMOVED"]
-        if mine:
-            time.sleep(0.2)
-    ray.util.placement_group_table()
+        time.sleep(0.2)
 
 
-def _groups_of_this_job() -> list[str]:
+def groups_of_this_job() -> list[str]:
+    """Ids of the placement groups that hold resources; an id ends with that of the job that made it."""
     import ray
-    from ray.util.state import list_placement_groups
+    from ray.util import placement_group_table
 
     job = ray.get_runtime_context().get_job_id()
-    listed = list_placement_groups(filters=[("creator_job_id", "=", job)], limit=10_000, raise_on_missing_output=False)
-    return [group["placement_group_id"] for group in listed if group["state"] != "REMOVED"]
+    table: dict[str, Any] = placement_group_table()
+    return [group for group, about in table.items() if group.endswith(job) and about["state"] != "REMOVED"]

@@ -11,20 +11,18 @@ from sweeps.holder import Held
 from sweeps.loading import ConfigError
 from sweeps.run import Changed
 
+INTERRUPTED = 130
 WRONG_INPUT = (ConfigError, Changed, TooManyBadRows, Held)
 
 
-def exit_code(error: BaseException, console: Console, command: str) -> int:
+def exit_code(error: BaseException, console: Console) -> int:
     """Print what a person needs and return the exit code."""
     if isinstance(error, SystemExit):
         return int(error.code or 0)
-    if isinstance(error, typer.Exit):
-        return error.exit_code
     if isinstance(error, KeyboardInterrupt | typer.Abort):
-        console.print(f"interrupted; continue with: {command}", markup=False, soft_wrap=True)
-        return 130
+        return INTERRUPTED
     if isinstance(error, TyperException):
-        console.print(f"error: {error.format_message()}; see fulcrum --help", markup=False, soft_wrap=True)
+        console.print(f"error: {error.format_message().rstrip('.')}; see fulcrum --help", markup=False, soft_wrap=True)
         return error.exit_code
     if not isinstance(error, (*WRONG_INPUT, FileNotFoundError, ValueError)):
         console.print("".join(traceback.format_exception(error)), markup=False, soft_wrap=True)

@@ -49,6 +49,14 @@ def small() -> dict:
 def fulcrum(*arguments: str, cwd: Path, timeout: float = 600) -> subprocess.CompletedProcess[str]:
     """Run the command line to its end."""
     environment = {**os.environ, "PYTHONPATH": str(ROOT), "COLUMNS": "200"}
-    return subprocess.run(
-        [*FULCRUM, *arguments], cwd=cwd, env=environment, capture_output=True, text=True, timeout=timeout
-    )
+    return subprocess.run([*FULCRUM, *arguments], cwd=cwd, env=environment, capture_output=True, text=True, timeout=timeout)
+
+
+@pytest.fixture(scope="session")
+def finished(tmp_path_factory):
+    """A finished run of the small sweep: its folder, and how the command ended."""
+    import yaml
+
+    work = tmp_path_factory.mktemp("finished")
+    (work / "small.yaml").write_text(yaml.safe_dump(SMALL))
+    return work / "runs" / "small", fulcrum("run", "small.yaml", cwd=work)

@@ -24,13 +24,14 @@ BENT = points((0, 0.9), (0.5, 0.88), (0.8, 0.8), (0.9, 0.3), (1, 0))
 @given(st.lists(st.tuples(unit, unit), min_size=1, max_size=20))
 def test_the_front_is_what_no_other_point_dominates(objectives):
     table = np.array(objectives)
-    dominated = {
-        i for i, a in enumerate(table) for b in table if (b >= a).all() and (b > a).any()
-    }
+    dominated = {i for i, a in enumerate(table) for b in table if (b >= a).all() and (b > a).any()}
     assert front(table) == [i for i in range(len(table)) if i not in dominated]
 
 
-@given(st.lists(st.tuples(unit, unit), min_size=1, max_size=12), st.sampled_from([Knee(), Weights(rule="weights", specialist=1, general=1)]))
+@given(
+    st.lists(st.tuples(unit, unit), min_size=1, max_size=12),
+    st.sampled_from([Knee(), Weights(rule="weights", specialist=1, general=1)]),
+)
 def test_a_choice_is_never_dominated(objectives, rule):
     chosen = choose(points(*objectives), rule)
     assert chosen.trial in front(np.array(objectives))

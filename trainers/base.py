@@ -54,7 +54,9 @@ def _fresh(model: ModelConfig) -> dict[str, Any] | None:
 def _write_fresh(model: ModelConfig, folder: Path) -> None:
     import torch
     from transformers import AutoConfig, AutoModelForCausalLM
+    from transformers.utils import logging
 
+    logging.disable_progress_bar()
     fresh = _fresh(model)
     assert fresh is not None
     tokenizer = _tokenizer(str(fresh["tokenizer"]))

@@ -1,0 +1,44 @@
+"""Reading run folders, and watching the processes of a run."""
+
+import csv
+import time
+from pathlib import Path
+
+import psutil
+
+from sweeps.ledger import read
+
+
+def events(folder: Path) -> list[dict]:
+    return read(folder / "ledger.jsonl")
+
+
+def finished_stages(folder: Path) -> list[dict]:
+    return [event for event in events(folder) if event["event"] == "stage_finished"]
+
+
+def table(folder: Path) -> list[dict]:
+    """The rows of trials.csv without the columns that depend on time."""
+    rows = csv.DictReader((folder / "trials.csv").open())
+    return [{name: value for name, value in row.items() if not name.endswith("_seconds")} for row in rows]
+
+
+def wait_for(condition, seconds: float = 300, what: str = ""):
+    """The first true value of a condition; fails when it does not come."""
+    until = time.monotonic() + seconds
+    while not (value := condition()):
+        assert time.monotonic() < until, f"waited {seconds} s for {what or condition}"
+        time.sleep(0.1)
+    return value
+
+
+def marked(mark: str) -> list[psutil.Process]:
+    """Processes whose environment holds a mark that a test gave to a run."""
+    found = []
+    for process in psutil.process_iter():
+        try:
+            if process.environ().get("FULCRUM_TEST") == mark and process.status() != psutil.STATUS_ZOMBIE:
+                found.append(process)
+        except (psutil.NoSuchProcess, psutil.AccessDenied):
+            continue
+    return found
