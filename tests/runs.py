@@ -23,11 +23,11 @@ def table(folder: Path) -> list[dict]:
     return [{name: value for name, value in row.items() if not name.endswith("_seconds")} for row in rows]
 
 
-def wait_for(condition, seconds: float = 300, what: str = ""):
+def wait_for(condition, seconds: float = 300, what=""):
     """The first true value of a condition; fails when it does not come."""
     until = time.monotonic() + seconds
     while not (value := condition()):
-        assert time.monotonic() < until, f"waited {seconds} s for {what or condition}"
+        assert time.monotonic() < until, f"waited {seconds} s for {what() if callable(what) else what or condition}"
         time.sleep(0.1)
     return value
 

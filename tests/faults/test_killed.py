@@ -41,7 +41,7 @@ def in_second_stage(folder):
 
 
 def gone(mark):
-    wait_for(lambda: not marked(mark), 60, f"the end of {[p.cmdline()[:3] for p in marked(mark)]}")
+    wait_for(lambda: not marked(mark), 60, lambda: f"the end of {[p.cmdline()[:3] for p in marked(mark)]}")
 
 
 def test_a_killed_run_is_finished_by_the_same_command(tmp_path, slow_second_stage):

@@ -1,0 +1,69 @@
+"""On a cluster that goes on living, a run leaves no placement group, actor or process, however it ends."""
+
+import os
+import signal
+import subprocess
+import uuid
+
+import pytest
+import yaml
+from conftest import FULCRUM, ROOT
+from runs import events, finished_stages, marked, wait_for
+
+pytestmark = pytest.mark.cluster
+
+
+@pytest.fixture(scope="module")
+def cluster():
+    """A Ray cluster of this test's own, with two CPUs."""
+    import ray
+    from ray.cluster_utils import Cluster
+
+    os.environ["RAY_AUTH_MODE"] = "disabled"
+    ray_cluster = Cluster(initialize_head=True, head_node_args={"num_cpus": 2, "include_dashboard": True})
+    ray.init(address=ray_cluster.address, log_to_driver=False, logging_level="ERROR")
+    yield ray_cluster
+    ray.shutdown()
+    ray_cluster.shutdown()
+    del os.environ["RAY_AUTH_MODE"]
+
+
+def start(work, config, cluster, mark) -> subprocess.Popen:
+    config |= {"storage": f"file://{work}/runs", "resources": {"workers": 1}}
+    (work / "c.yaml").write_text(yaml.safe_dump(config))
+    environment = {**os.environ, "PYTHONPATH": str(ROOT), "FULCRUM_TEST": mark}
+    command = [*FULCRUM, "run", "c.yaml", "--address", cluster.address]
+    return subprocess.Popen(command, cwd=work, env=environment, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True)
+
+
+def held() -> list:
+    """Placement groups and actors that are alive on the cluster, but for Ray's own one per cluster."""
+    from ray._private.state import actors
+    from ray.util import placement_group_table
+
+    groups = [group for group, about in placement_group_table().items() if about["state"] != "REMOVED"]
+    alive = [about["ActorClassName"] for about in actors().values() if about["State"] != "DEAD"]
+    return groups + [name for name in alive if name != "_AutoscalingCoordinatorActor"]
+
+
+@pytest.mark.parametrize("end", ["finished", "failed", "interrupted", "killed"])
+def test_nothing_is_left_on_the_cluster(cluster, tmp_path, small, end):
+    small["search"]["space"]["k"]["values"] = [0]
+    if end in ("interrupted", "killed"):
+        small["sources"]["chat"]["limit"] = 20_000
+    if end == "failed":
+        small["model"] = {"init_from_config": {"model_type": "granite", "logits_scaling": 1e-40, "hidden_size": 32,
+            "intermediate_size": 32, "num_hidden_layers": 1, "num_attention_heads": 2, "num_key_value_heads": 2},
+            "tokenizer": "characters"}  # fmt: skip
+    mark = uuid.uuid4().hex
+    run = start(tmp_path, small, cluster, mark)
+    folder = tmp_path / "runs" / "small"
+    if end in ("interrupted", "killed"):
+        wait_for(lambda: [e for e in events(folder) if e["event"] == "stage_started" and e["parent"]], what="stage 2")
+        assert held()
+        run.send_signal(signal.SIGINT if end == "interrupted" else signal.SIGKILL)
+    said, _ = run.communicate(timeout=300)
+    assert run.returncode == {"finished": 0, "failed": 1, "interrupted": 130, "killed": -9}[end], said
+    assert len(finished_stages(folder)) == {"finished": 2, "failed": 0, "interrupted": 1, "killed": 1}[end]
+    wait_for(lambda: not held(), 90, lambda: f"the release of {held()}")
+    wait_for(lambda: not marked(mark), 30, "the end of the driver's processes")

@@ -1,0 +1,70 @@
+"""Tokens: what is learned from, what is cut, what comes back as text."""
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from data import tokenizers
+from data.tokens import DEFAULT_TEMPLATE, IGNORED, render, tokenise
+
+TALK = [
+    {"role": "system", "content": "Be kind."},
+    {"role": "user", "content": "Hi?"},
+    {"role": "assistant", "content": "Hello."},
+    {"role": "user", "content": "More!"},
+    {"role": "assistant", "content": "Bye."},
+]
+texts = st.text(st.characters(exclude_categories=["Cs"]), min_size=1, max_size=20)
+
+
+@pytest.fixture(scope="module", params=[tokenizers.TEMPLATE, DEFAULT_TEMPLATE], ids=["own", "default"])
+def tokenizer(request):
+    made = tokenizers.byte_level()
+    made.chat_template = request.param
+    return made
+
+
+def learned(tokenizer, example):
+    return tokenizer.decode([label for label in example.labels if label != IGNORED])
+
+
+def test_only_what_the_assistant_said_is_learned(tokenizer):
+    said = learned(tokenizer, tokenise(tokenizer, TALK, 512))
+    assert said.replace("\n", "") == "Hello.<|end|>Bye.<|end|>"
+
+
+def test_labels_are_the_tokens_themselves(tokenizer):
+    example = tokenise(tokenizer, TALK, 512)
+    assert all(label in (IGNORED, token) for token, label in zip(example.input_ids, example.labels, strict=True))
+
+
+@given(texts, texts)
+def test_any_text_comes_back_from_bytes(asked, said):
+    made = tokenizers.byte_level()
+    example = tokenise(made, [{"role": "user", "content": asked}, {"role": "assistant", "content": said}], 10_000)
+    assert learned(made, example) == said + "<|end|>"
+
+
+def test_characters_come_back_from_characters():
+    made = tokenizers.characters()
+    text = "def f(x): return x + 3\n#### 8"
+    assert made.decode(made(text)["input_ids"]) == text
+
+
+def test_whole_turns_are_cut_from_the_end(tokenizer):
+    example = tokenise(tokenizer, TALK, len(tokenise(tokenizer, TALK, 512).input_ids) - 1)
+    assert learned(tokenizer, example).replace("\n", "") == "Hello.<|end|>"
+    assert len(tokenise(tokenizer, TALK, 9).input_ids) == 9
+
+
+def test_a_prompt_ends_where_the_assistant_speaks(tokenizer):
+    prompt, whole = render(tokenizer, TALK[:2], prompt=True), render(tokenizer, TALK[:3])
+    assert whole.startswith(prompt)
+    assert whole[len(prompt) :].strip() == "Hello.<|end|>"
+
+
+def test_a_template_that_rewrites_earlier_turns_is_refused():
+    made = tokenizers.byte_level()
+    made.chat_template = "{{ messages | length }}{% for m in messages %}{{ m['content'] }}{% endfor %}"
+    with pytest.raises(ValueError, match="rewrites earlier turns"):
+        tokenise(made, TALK, 512)
