@@ -3,9 +3,10 @@
 Completions go in and verdicts come out as plain data: scoring needs no model and no Ray.
 """
 
+from abc import ABC, abstractmethod
 from collections.abc import Sequence
 from dataclasses import dataclass, field
-from typing import Any, Literal, Protocol
+from typing import Any, Literal
 
 Scale = Literal["unit", "ten"]
 """How a benchmark is published: 0 to 1, or 1 to 10."""
@@ -16,13 +17,28 @@ class EvaluationFailed(RuntimeError):
 
 
 @dataclass(frozen=True)
+class Sampling:
+    """How tokens are drawn: greedily at temperature 0, else by nucleus sampling with noise that the item's id seeds."""
+
+    temperature: float = 0.0
+    top_p: float = 1.0
+    seed: int = 0
+
+
+@dataclass(frozen=True)
 class Item:
-    """One question: the user's turns, and what scoring needs to know."""
+    """One question: the user's turns, and what scoring needs to know. `raw` text is continued without a chat template.
+
+    Items of one `group` are samples of one question. An answer ends before the first of the `stops`.
+    """
 
     id: str
     turns: tuple[str, ...]
     reference: Any = None
     category: str = ""
+    group: str = ""
+    raw: bool = False
+    stops: tuple[str, ...] = ()
 
 
 @dataclass(frozen=True)
@@ -42,20 +58,26 @@ class Verdict:
     score: float
     answered: bool = True
     detail: dict[str, Any] = field(default_factory=dict)
+    group: str = ""
 
 
-class Benchmark(Protocol):
+class Benchmark(ABC):
     """A benchmark, built from its config."""
 
-    scale: Scale
-    max_new_tokens: int
-    judge: str | None
+    scale: Scale = "unit"
+    judge: str | None = None
     """Identity of the judge, None where answers are checked by rule."""
+    sampling = Sampling()
+    max_new_tokens: int
 
+    @abstractmethod
     def items(self) -> list[Item]:
         """The items in a fixed order; a smaller limit gives the first of them."""
-        ...
 
+    @abstractmethod
     def verdicts(self, items: Sequence[Item], answers: Sequence[Sequence[Completion]]) -> list[Verdict]:
         """One verdict per item, from one completion per turn. Raises EvaluationFailed; never scores a failure as 0."""
-        ...
+
+    def extras(self, verdicts: Sequence[Verdict]) -> dict[str, Any]:
+        """Further figures that are reported beside the score."""
+        return {}

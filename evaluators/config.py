@@ -1,9 +1,9 @@
 """Configuration of the benchmarks of a sweep."""
 
 from collections.abc import Mapping
-from typing import Literal
+from typing import Literal, Self
 
-from pydantic import Field
+from pydantic import Field, model_validator
 
 from data.config import Frozen, Role
 
@@ -32,6 +32,26 @@ class HumanEvalConfig(BenchmarkConfig):
     """HumanEval.jsonl or HumanEval.jsonl.gz."""
     max_new_tokens: int = Field(default=512, ge=1)
     """Longest answer."""
+    prompting: Literal["chat", "completion"] = "chat"
+    """Ask through the chat template, or let the model continue the prompt as text."""
+    samples: int = Field(default=1, ge=1)
+    """Answers per problem."""
+    k: tuple[int, ...] = (1,)
+    """Values of k for pass@k, at most `samples`; the score is pass@1."""
+    temperature: float = Field(default=0.0, ge=0)
+    """0 is greedy; the paper samples at 0.2 for pass@1 and 0.8 for pass@100."""
+    top_p: float = Field(default=0.95, gt=0, le=1)
+    """Share of the probability that sampling keeps."""
+    seed: int = Field(default=0, ge=0)
+    """Seed of the sampling."""
+
+    @model_validator(mode="after")
+    def _samples_are_enough(self) -> Self:
+        if not all(1 <= k <= self.samples for k in self.k):
+            raise ValueError(f"k = {list(self.k)} needs values from 1 to samples = {self.samples}; raise samples")
+        if self.samples > 1 and self.temperature == 0:
+            raise ValueError("greedy samples are all alike; set temperature above 0 or samples to 1")
+        return self
 
 
 class MtBenchConfig(BenchmarkConfig):
@@ -68,10 +88,15 @@ class EvaluateConfig(Frozen):
     batch_size: int = Field(default=64, ge=1)
     """Prompts that are generated together; only speed depends on it."""
     allow_unsandboxed_code: bool = False
-    """Run model-written code with process limits only. The report says so."""
+    """Run model-written code without the sandbox, with process limits only. The report says so."""
 
     @property
     def benchmarks(self) -> Mapping[str, BenchmarkConfig]:
         """The benchmarks that are switched on, by name, in a fixed order."""
         fields = {name: getattr(self, name) for name in type(self).model_fields}
         return {name: value for name, value in fields.items() if isinstance(value, BenchmarkConfig)}
+
+    @property
+    def runs_code(self) -> bool:
+        """Whether a benchmark runs what the model wrote."""
+        return any(name in CODE_BENCHMARKS for name in self.benchmarks)

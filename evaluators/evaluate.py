@@ -10,7 +10,7 @@ from data.fingerprint import digest, folder_digest
 from data.toy import problems
 from evaluators import statistics
 from evaluators.benchmark import Benchmark, Completion, EvaluationFailed, Item, Verdict
-from evaluators.config import EvaluateConfig
+from evaluators.config import CODE_BENCHMARKS, BenchmarkConfig, EvaluateConfig
 from evaluators.generate import Generator
 from evaluators.gsm8k import Gsm8k
 from evaluators.humaneval import HumanEval
@@ -31,12 +31,20 @@ NOT_THE_SCORE = {"role", "weight"}
 
 def benchmarks(config: EvaluateConfig) -> dict[str, Benchmark]:
     """The benchmarks of a config, by name."""
-    return {name: BENCHMARKS[name](settings) for name, settings in config.benchmarks.items()}
+    return {name: _built(name, settings, config.allow_unsandboxed_code) for name, settings in config.benchmarks.items()}
+
+
+def _built(name: str, settings: BenchmarkConfig, unsandboxed: bool) -> Benchmark:
+    more = {"unsandboxed": unsandboxed} if name in CODE_BENCHMARKS else {}
+    built: Benchmark = BENCHMARKS[name](settings, **more)
+    return built
 
 
 def fingerprint(config: EvaluateConfig) -> str:
     """Names the evaluation: items, settings and protocol version, but not how scores are weighted."""
-    return digest({name: [_settings(c), _items(c)] for name, c in config.benchmarks.items()} | {"version": VERSION})
+    named = {name: [_settings(c), _items(c)] for name, c in config.benchmarks.items()}
+    code = config.allow_unsandboxed_code if config.runs_code else None
+    return digest({"benchmarks": named, "unsandboxed": code, "version": VERSION})
 
 
 def evaluate(model: str, config: EvaluateConfig, folder: Path, trust_remote_code: bool = False) -> dict[str, Any]:
@@ -47,12 +55,13 @@ def evaluate(model: str, config: EvaluateConfig, folder: Path, trust_remote_code
 
 def _one(name: str, benchmark: Benchmark, generator: Generator, folder: Path) -> dict[str, Any]:
     items = benchmark.items()
-    answers = generator.answer(items, benchmark.max_new_tokens)
+    answers = generator.answer(items, benchmark.max_new_tokens, benchmark.sampling)
     verdicts = benchmark.verdicts(items, answers)
     if len(verdicts) != len(items):
         raise EvaluationFailed(f"{name}: {len(verdicts)} verdicts for {len(items)} items")
     _write(folder / f"{name}.jsonl", items, answers, verdicts)
-    return asdict(statistics.score(verdicts, answers)) | {"scale": benchmark.scale, "judge": benchmark.judge}
+    about = {"scale": benchmark.scale, "judge": benchmark.judge, "extras": benchmark.extras(verdicts)}
+    return asdict(statistics.score(verdicts, answers)) | about
 
 
 def _write(path: Path, items: Sequence[Item], answers: Sequence[Sequence[Completion]], verdicts: Sequence[Verdict]) -> None:

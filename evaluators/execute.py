@@ -1,7 +1,7 @@
-"""Running model-written Python in a process of its own, with limits.
+"""Running model-written programs: in the sandbox, or without one where the user wrote that this is accepted.
 
-This is NOT a sandbox. The program runs as the same user, may read files and open sockets, and can forge its verdict. It is
-only used where the user wrote `evaluate.allow_unsandboxed_code: true`.
+Without the sandbox there are process limits only: the program runs as the same user, may read files and open sockets, and can
+forge its verdict.
 """
 
 import resource
@@ -11,7 +11,10 @@ import tempfile
 from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
-from typing import Literal
+from typing import Any, Literal
+
+from evaluators import sandbox
+from evaluators.benchmark import EvaluationFailed
 
 CPU_SECONDS = 3
 WALL_SECONDS = 10
@@ -19,21 +22,44 @@ MEMORY_BYTES = 1 << 30
 
 
 @dataclass(frozen=True)
-class Run:
-    """How a program ended, and the last line of what it complained about."""
+class Ended:
+    """How a program ended, and by which suspicious means it may have got there."""
 
-    verdict: Literal["passed", "failed", "timeout"]
+    verdict: Literal["passed", "failed", "timeout", "refused"]
     reason: str = ""
+    suspicious: tuple[str, ...] = ()
+
+    @property
+    def detail(self) -> dict[str, Any]:
+        """As a verdict's detail."""
+        return {"verdict": self.verdict, "reason": self.reason, "suspicious": list(self.suspicious)}
 
 
-def run_all(programs: Sequence[str], parallel: int = 2) -> list[Run]:
-    """Run programs, some at a time; each passes when it ends without an exception."""
-    with ThreadPoolExecutor(parallel) as pool:
-        return list(pool.map(run, programs))
+def execute(programs: Sequence[str], unsandboxed: bool) -> list[Ended]:
+    """Run programs, several at a time. Raises EvaluationFailed where the sandbox does not hold: that is no score of 0."""
+    if unsandboxed:
+        with ThreadPoolExecutor(2) as pool:
+            return list(pool.map(run_unsandboxed, programs))
+    confinement(unsandboxed)
+    ended = [Ended(r.verdict, r.reason, r.suspicious) for r in sandbox.run_all(programs)]
+    refused = [e.reason for e in ended if e.verdict == "refused"]
+    if refused:
+        raise EvaluationFailed(f"the sandbox refused {len(refused)} of {len(programs)} programs: {refused[0]}")
+    return ended
 
 
-def run(program: str) -> Run:
-    """Run one program with an empty environment in an empty folder."""
+def confinement(unsandboxed: bool) -> dict[str, Any]:
+    """What confines the programs of an evaluation, for its record."""
+    if unsandboxed:
+        return {"sandbox": "none"}
+    try:
+        return {"sandbox": "+".join(sandbox.require())}
+    except sandbox.Escaped as escaped:
+        raise EvaluationFailed(str(escaped)) from escaped
+
+
+def run_unsandboxed(program: str) -> Ended:
+    """Run one program with an empty environment in an empty folder; it passes when its exit code is 0."""
     with tempfile.TemporaryDirectory() as folder:
         try:
             ended = subprocess.run(
@@ -47,11 +73,13 @@ def run(program: str) -> Run:
                 start_new_session=True,
             )
         except subprocess.TimeoutExpired:
-            return Run("timeout", f"{WALL_SECONDS} s")
+            return Ended("timeout", f"{WALL_SECONDS} s")
         except ValueError as error:  # a NUL byte in the program
-            return Run("failed", str(error))
+            return Ended("failed", str(error))
     lines = ended.stderr.decode(errors="replace").strip().splitlines()
-    return Run("passed") if ended.returncode == 0 else Run("failed", (lines or [f"exit {ended.returncode}"])[-1][:200])
+    if ended.returncode == 0:
+        return Ended("passed")
+    return Ended("failed", (lines or [f"exit code {ended.returncode}"])[-1][:200])
 
 
 def _limit() -> None:

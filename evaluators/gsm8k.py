@@ -9,17 +9,14 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from data.sources import read_jsonl
-from evaluators.benchmark import Completion, Item, Verdict
+from evaluators.benchmark import Benchmark, Completion, Item, Verdict
 from evaluators.config import Gsm8kConfig
 
 NUMBER = re.compile(r"#### (-?[0-9.,]+)")
 
 
-class Gsm8k:
+class Gsm8k(Benchmark):
     """The test questions of a local file, asked zero-shot through the model's chat template."""
-
-    scale = "unit"
-    judge = None
 
     def __init__(self, config: Gsm8kConfig) -> None:
         self._config = config

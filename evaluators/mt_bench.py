@@ -9,14 +9,14 @@ from pathlib import Path
 from statistics import fmean
 
 from data.sources import read_jsonl
-from evaluators.benchmark import Completion, Item, Verdict
+from evaluators.benchmark import Benchmark, Completion, Item, Scale, Verdict
 from evaluators.config import MtBenchConfig
 
 
-class MtBench:
+class MtBench(Benchmark):
     """The questions of a file in FastChat's format."""
 
-    scale = "ten"
+    scale: Scale = "ten"
 
     def __init__(self, config: MtBenchConfig) -> None:
         self._config = config

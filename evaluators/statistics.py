@@ -19,13 +19,17 @@ class Score:
 
 
 def score(verdicts: Sequence[Verdict], answers: Sequence[Sequence[Completion]]) -> Score:
-    """The mean of the items' scores with the standard error of that mean (items are independent draws).
+    """The mean over questions of the mean over their samples, with the standard error of that mean.
 
-    Raises EvaluationFailed for no items: nothing measured is not 0.
+    Questions are independent draws, samples of one question are not: so the error is clustered by question. Raises
+    EvaluationFailed for no items: nothing measured is not 0.
     """
     if not verdicts:
         raise EvaluationFailed("no item was scored")
-    values = [verdict.score for verdict in verdicts]
+    questions: dict[str, list[float]] = {}
+    for verdict in verdicts:
+        questions.setdefault(verdict.group or verdict.id, []).append(verdict.score)
+    values = [fmean(samples) for samples in questions.values()]
     error = stdev(values) / len(values) ** 0.5 if len(values) > 1 else 0.0
     return Score(
         n=len(values),

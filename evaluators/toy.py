@@ -4,19 +4,18 @@ from collections.abc import Sequence
 from typing import Any
 
 from data.toy import problems
-from evaluators.benchmark import Completion, Item, Verdict
+from evaluators.benchmark import Benchmark, Completion, Item, Scale, Verdict
 from evaluators.config import ToyConfig
-from evaluators.execute import run_all
+from evaluators.execute import confinement, execute
 from evaluators.gsm8k import final_number
 
 
-class _Toy:
+class _Toy(Benchmark):
     ability: str
-    scale = "unit"
-    judge: str | None = None
 
-    def __init__(self, config: ToyConfig) -> None:
+    def __init__(self, config: ToyConfig, unsandboxed: bool = False) -> None:
         self._config = config
+        self._unsandboxed = unsandboxed
         self.max_new_tokens = config.max_new_tokens
 
     def items(self) -> list[Item]:
@@ -45,9 +44,12 @@ class ToyCode(_Toy):
     def verdicts(self, items: Sequence[Item], answers: Sequence[Sequence[Completion]]) -> list[Verdict]:
         programs = [_program(item.reference, turns[0].text) for item, turns in zip(items, answers, strict=True)]
         return [
-            Verdict(item.id, float(ended.verdict == "passed"), "def " in turns[0].text, {"reason": ended.reason})
-            for item, turns, ended in zip(items, answers, run_all(programs), strict=True)
+            Verdict(item.id, float(ended.verdict == "passed"), "def " in turns[0].text, ended.detail)
+            for item, turns, ended in zip(items, answers, execute(programs, self._unsandboxed), strict=True)
         ]
+
+    def extras(self, verdicts: Sequence[Verdict]) -> dict[str, Any]:
+        return confinement(self._unsandboxed)
 
 
 class ToyChat(_Toy):
@@ -58,7 +60,7 @@ class ToyChat(_Toy):
     """
 
     ability = "chat"
-    scale = "ten"
+    scale: Scale = "ten"
     judge = "toy rubric"
 
     def items(self) -> list[Item]:

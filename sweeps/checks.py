@@ -11,7 +11,6 @@ from typing import Any
 from pydantic import TypeAdapter, ValidationError
 
 from data import sources
-from evaluators.config import CODE_BENCHMARKS
 from sweeps.config import Parameter, SweepConfig
 from trainers.config import TrainConfig
 from trainers.recipe import NEEDED
@@ -112,10 +111,6 @@ def _benchmarks(values: Values) -> Iterator[Problem]:
     for role in ("specialist", "general") if benchmarks or searched else ():
         if role not in {benchmark.get("role") for benchmark in benchmarks.values()}:
             yield Problem("evaluate", sorted(benchmarks), f"add a benchmark with role {role}: a balance has two sides")
-    for name in CODE_BENCHMARKS:
-        if name in benchmarks and _mapping(values, "evaluate").get("allow_unsandboxed_code") is not True:
-            remedy = "runs model-written code without a sandbox; set evaluate.allow_unsandboxed_code: true to accept it"
-            yield Problem(f"evaluate.{name}", "", remedy)
 
 
 def _space(values: Values) -> Iterator[Problem]:

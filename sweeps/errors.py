@@ -7,12 +7,13 @@ from rich.console import Console
 from typer.exceptions import TyperException
 
 from data.prepare import TooManyBadRows
+from evaluators.sandbox import Escaped
 from sweeps.holder import Held
 from sweeps.loading import ConfigError
 from sweeps.run import Changed
 
 INTERRUPTED = 130
-WRONG_INPUT = (ConfigError, Changed, TooManyBadRows, Held)
+WRONG_INPUT = (ConfigError, Changed, TooManyBadRows, Held, Escaped)
 
 
 def exit_code(error: BaseException, console: Console) -> int:

@@ -64,7 +64,7 @@ def sentence(chosen: BalancePoint | None, config: SweepConfig) -> str:
 def warnings(events: Sequence[Event], config: SweepConfig) -> list[str]:
     """What a reader must know before believing a number."""
     told = []
-    if config.evaluate.allow_unsandboxed_code:
+    if unsandboxed(config):
         told.append("Model-written code was run with process limits but WITHOUT a sandbox (allow_unsandboxed_code).")
     judges = {name: judge for e in results.trials(events) for name, judge in (e.get("judges") or {}).items()}
     for name, judge in sorted(judges.items()):
@@ -76,6 +76,11 @@ def warnings(events: Sequence[Event], config: SweepConfig) -> list[str]:
         told.append("Scores come from the first items of each benchmark only (limit).")
     told.append("The confidence covers the sampling of benchmark items, not the seed of the training.")
     return told
+
+
+def unsandboxed(config: SweepConfig) -> bool:
+    """Whether model-written code ran outside the sandbox."""
+    return config.evaluate.runs_code and config.evaluate.allow_unsandboxed_code
 
 
 def show(value: Any) -> str:

@@ -12,6 +12,7 @@ import yaml
 
 from data import prepare
 from data.store import Store, write_atomically
+from evaluators import sandbox
 from sweeps import lineage, report, results
 from sweeps.balance import BalancePoint
 from sweeps.config import MAY_CHANGE, SweepConfig
@@ -31,11 +32,13 @@ class Changed(ValueError):
 def sweep(config: SweepConfig, progress: Progress, address: str | None = None) -> BalancePoint | None:
     """Run or continue a sweep; the balance point, None where no trial was completed.
 
-    Raises Changed, TooManyBadRows or Held before anything is started.
+    Raises Changed, TooManyBadRows, Held or sandbox.Escaped before anything is started.
     """
     folder = lineage.run_folder(config)
     known = lineage.identities(config)
     refuse_changes(folder, config, known)
+    if config.evaluate.runs_code and not config.evaluate.allow_unsandboxed_code:
+        sandbox.require()
     prepare_sources(config, progress)
     with Hold(folder, progress.say):
         _write_config(folder, config)

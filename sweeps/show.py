@@ -28,7 +28,7 @@ def trials(console: Console, rows: Sequence[Row], chosen: BalancePoint | None) -
 def ending(console: Console, folder: Path, config: SweepConfig, chosen: BalancePoint | None) -> None:
     """The balance point in one sentence, warnings, and where everything lies."""
     lines = [report.sentence(chosen, config)]
-    if config.evaluate.allow_unsandboxed_code:
+    if report.unsandboxed(config):
         lines.append("Model-written code ran WITHOUT a sandbox (evaluate.allow_unsandboxed_code).")
     lines += [f"report: {folder / 'report.html'}"]
     lines += [f"next: fulcrum train {folder / 'best.yaml'}"] if chosen else []

@@ -73,13 +73,6 @@ def test_what_is_wrong_is_named(small, change, field, said):
     assert said in found[field], found
 
 
-def test_code_is_not_run_without_consent(small):
-    small["evaluate"]["toy_code"] = {"role": "specialist"}
-    assert "allow_unsandboxed_code: true" in problems(small)["evaluate.toy_code"]
-    small["evaluate"]["allow_unsandboxed_code"] = True
-    assert parse(small).evaluate.allow_unsandboxed_code
-
-
 @pytest.mark.parametrize("name", sorted(loading.shipped()))
 def test_every_shipped_configuration_is_valid_and_can_be_planned(name, benchmarks, monkeypatch, tmp_path):
     monkeypatch.setenv("FULCRUM_BENCHMARKS", str(benchmarks))

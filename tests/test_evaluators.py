@@ -7,10 +7,10 @@ import pytest
 
 from data.store import Store
 from data.toy import problems
-from evaluators import evaluate, humaneval, statistics
-from evaluators.benchmark import Completion, EvaluationFailed, Item, Verdict
-from evaluators.config import EvaluateConfig, Gsm8kConfig, HumanEvalConfig, MtBenchConfig, ToyConfig
-from evaluators.execute import run
+from evaluators import evaluate, statistics
+from evaluators.benchmark import Completion, EvaluationFailed, Item, Sampling, Verdict
+from evaluators.config import EvaluateConfig, Gsm8kConfig, MtBenchConfig, ToyConfig
+from evaluators.execute import run_unsandboxed
 from evaluators.generate import Generator
 from evaluators.gsm8k import Gsm8k, final_number
 from evaluators.mt_bench import MtBench, offline_rating
@@ -109,8 +109,9 @@ def test_the_second_turn_sees_the_first_answer(toy_model):
     generator = Generator(toy_model, 4)
     [[first, second]] = generator.answer([Item("0", ("Hi", "More"))], 8)
     talk = [("user", "Hi"), ("assistant", first.text), ("user", "More")]
-    [told] = generator._complete([[{"role": role, "content": text} for role, text in talk]], 8)
-    assert told == second
+    item = Item("0", ("Hi", "More"))
+    prompt = generator._prompt(item, [{"role": role, "content": text} for role, text in talk], 8)
+    assert generator._complete([item], [prompt], 8, Sampling()) == [second]
 
 
 def test_evaluation_writes_every_item_with_prompt_answer_and_verdict(toy_model, tmp_path):
@@ -130,24 +131,13 @@ def test_the_fingerprint_of_an_evaluation_leaves_out_weights_and_roles():
     assert len({name(), name(limit=4), name(split="test"), name(max_new_tokens=9)}) == 4
 
 
-def test_programs_pass_fail_or_run_out_of_time():
-    assert run("x = 1").verdict == "passed"
-    assert run("assert False, 'no'").reason == "AssertionError: no"
-    assert run("import os; os.environ['HOME']").verdict == "failed"
-    assert run("while True: pass").verdict in ("failed", "timeout")
-    assert run("x = bytearray(10**10)").reason == "MemoryError"
-    assert run("\0").verdict == "failed"
-
-
-@pytest.mark.benchmarks
-def test_canonical_solutions_pass_and_empty_bodies_do_not(benchmarks):
-    test = humaneval.HumanEval(
-        HumanEvalConfig(role="specialist", path=str(benchmarks / "humaneval/HumanEval.jsonl.gz"), limit=20)
-    )
-    items = test.items()
-    solutions = [said(item.reference["canonical_solution"]) for item in items]
-    assert [v.score for v in test.verdicts(items, solutions)] == [1.0] * 20
-    assert [v.score for v in test.verdicts(items, [said("    pass")] * 20)] == [0.0] * 20
+def test_unsandboxed_programs_pass_fail_or_run_out_of_time():
+    assert run_unsandboxed("x = 1").verdict == "passed"
+    assert run_unsandboxed("assert False, 'no'").reason == "AssertionError: no"
+    assert run_unsandboxed("import os; os.environ['HOME']").verdict == "failed"
+    assert run_unsandboxed("while True: pass").verdict in ("failed", "timeout")
+    assert run_unsandboxed("x = bytearray(10**10)").reason == "MemoryError"
+    assert run_unsandboxed("\0").verdict == "failed"
 
 
 @pytest.mark.benchmarks
@@ -171,10 +161,3 @@ def test_mt_bench_has_80_questions_of_two_turns_and_names_its_judge(benchmarks):
 def test_the_offline_rating_stays_between_1_and_10():
     assert offline_rating("") == 1
     assert offline_rating(" ".join(f"word{i}" for i in range(60)) + ".") == 10
-
-
-def test_code_is_taken_from_the_block_that_defines_the_function():
-    answer = "Use:\n```python\nimport x\n```\nthen\n```python\ndef f(a):\n    return a\n```\n"
-    assert humaneval.extract(answer, "f") == "def f(a):\n    return a"
-    assert humaneval.extract("    return 1", "f") == "    return 1"
-    assert humaneval.extract("```\ny = 1\n```", "f") == "y = 1"

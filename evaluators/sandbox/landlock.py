@@ -28,7 +28,9 @@ def restrict(readable: Iterable[str], devices: Iterable[str], writable: str, ver
     handled = HANDLED[min(version, 5)]
     network = 3 if version >= TCP_FROM_ABI else 0
     scopes = 3 if version >= SCOPES_FROM_ABI else 0
-    rules = struct.pack("=QQQ", handled, network, scopes)[: 8 if version < TCP_FROM_ABI else 16 if version < SCOPES_FROM_ABI else 24]
+    rules = struct.pack("=QQQ", handled, network, scopes)[
+        : 8 if version < TCP_FROM_ABI else 16 if version < SCOPES_FROM_ABI else 24
+    ]
     ruleset = _call(CREATE_RULESET, rules, len(rules), 0)
     for path in readable:
         _allow(ruleset, path, (READ_FILE | READ_DIR | EXECUTE) & handled)

@@ -35,7 +35,7 @@ def build(machine: str, pid: int) -> bytes:
     if machine == "x86_64":
         program += [(AT_LEAST, 0, 1, X32_BIT), (RETURN, 0, 0, KILL)]
     program += [(AT_LEAST, 0, 1, NEWER), (RETURN, 0, 0, MISSING)]
-    for name, numbers in DENIED.items():
+    for numbers in DENIED.values():
         program += _when(numbers[column], [(RETURN, 0, 0, DENY)])
     for name, numbers in ASKED.items():
         program += _when(numbers[column], _questions(pid)[name])

@@ -162,7 +162,7 @@ FORGERY = {
     "quit": "raise SystemExit",
     "raw exit": RAW + "sys_(231, 0)",
     "printed word": "print('passed'); assert False",
-    "printed json": "print('{{\"verdict\": \"passed\"}}'); assert False",
+    "printed json": 'print(\'{{"verdict": "passed"}}\'); assert False',
     "atexit": "import atexit, os; atexit.register(os._exit, 0); assert False",
     "guessed descriptors": "import os, marshal\nfor fd in range(3, 64):\n    try:\n        t = marshal.dumps({{'nonce': b'0' * 16}}); os.write(fd, len(t).to_bytes(4, 'big') + t)\n    except OSError: pass\nassert False",
     "noise on the descriptors": "import os\nfor fd in range(3, 64):\n    try: os.write(fd, b'\\xff' * 70_000)\n    except OSError: pass\nassert False",
