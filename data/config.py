@@ -13,7 +13,7 @@ Role = Literal["specialist", "general"]
 class Frozen(BaseModel):
     """Base of every config model: unknown keys are errors and values never change."""
 
-    model_config = ConfigDict(extra="forbid", frozen=True, use_attribute_docstrings=True)
+    model_config = ConfigDict(extra="forbid", frozen=True, allow_inf_nan=False, use_attribute_docstrings=True)
 
 
 class SourceConfig(Frozen):
@@ -25,6 +25,10 @@ class SourceConfig(Frozen):
     """specialist or general: which side of the balance this source feeds."""
     fraction: Fraction = Field(default=1.0, ge=0)
     """Share of the rows that is used, 1/256 or 0.25; above 1 repeats rows."""
+    weight: None = None
+    """Reserved for a share of data.total; only null for now."""
+    exclude_tags: None = None
+    """Reserved for a filter by tags; only null for now."""
     limit: int | None = Field(default=None, ge=1)
     """Read at most this many rows (for toy sources: generate that many)."""
 
@@ -32,5 +36,7 @@ class SourceConfig(Frozen):
 class DataConfig(Frozen):
     max_bad_rows: float = Field(default=0.01, ge=0, le=1)
     """Share of a source's rows that may be quarantined before the run stops."""
+    max_overlap: None = None
+    """Reserved for a limit on evaluation items found in training rows; only null for now."""
     total: None = None
     """Reserved for a total budget with weights; only null for now."""

@@ -97,6 +97,8 @@ def _message(role: str, row: Row, field: str) -> Message:
         raise BadRow("wrong_type", f"field {field!r} is not text")
     if not text.strip():
         raise BadRow("empty", f"field {field!r}")
+    if any("\ud800" <= letter <= "\udfff" for letter in text):
+        raise BadRow("broken_unicode", f"field {field!r} holds half of a surrogate pair")
     return {"role": role, "content": text}
 
 

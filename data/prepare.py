@@ -6,13 +6,16 @@ rows, quarantined rows by reason, tokens and labelled tokens.
 
 import json
 from collections import Counter
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
+
+from jinja2 import TemplateError
 
 from data import sources
 from data.config import SourceConfig
 from data.fingerprint import digest
+from data.formats import BadRow, Conversation
 from data.store import Record, Store
 from data.tokens import IGNORED, tokenise
 
@@ -44,6 +47,8 @@ def prepare(
 def refuse_bad_rows(name: str, record: Record, allowed: float) -> None:
     """Raises TooManyBadRows, with the reasons, the file and the way out, above the allowed share."""
     bad = sum(record["quarantined"].values())
+    if not record["used"]:
+        raise TooManyBadRows(f"sources.{name}: none of {record['rows']} rows can be used; see {record['quarantine']}")
     if bad > allowed * record["rows"]:
         reasons = ", ".join(f"{reason} {number}" for reason, number in record["quarantined"].items())
         raise TooManyBadRows(
@@ -67,16 +72,12 @@ def _make(source: SourceConfig, key: str, tokenizer: Any, max_length: int, store
     columns = Features({"input_ids": Sequence(Value("int32")), "labels": Sequence(Value("int32")), "length": Value("int32")})
     record: Record = {"source": source.path, "rows": parsed.rows}
     with store.writing(KIND, key, record) as folder:
-        rows = [_row(tokenizer, messages, max_length) for messages in parsed.conversations]
-        kept = [row for row in rows if row is not None]
+        kept = list(_tokenised(parsed, tokenizer, max_length))
         Dataset.from_list(kept, features=columns).save_to_disk(str(folder / "data"))
         _write_lines(folder / "quarantine.jsonl", parsed.quarantined)
-        reasons = Counter(entry["reason"] for entry in parsed.quarantined)
-        # An answer that lies wholly beyond max_length leaves nothing to learn from.
-        reasons.update({"answer_beyond_max_length": len(rows) - len(kept)} if len(kept) < len(rows) else {})
         record |= {
             "used": len(kept),
-            "quarantined": dict(reasons),
+            "quarantined": dict(Counter(entry["reason"] for entry in parsed.quarantined)),
             "quarantine": str(folder / "quarantine.jsonl"),
             "tokens": sum(row["length"] for row in kept),
             "truncated": sum(row["length"] == max_length for row in kept),
@@ -84,10 +85,27 @@ def _make(source: SourceConfig, key: str, tokenizer: Any, max_length: int, store
     return record
 
 
-def _row(tokenizer: Any, messages: list[dict[str, str]], max_length: int) -> dict[str, Any] | None:
-    example = tokenise(tokenizer, messages, max_length)
+def _tokenised(parsed: sources.Parsed, tokenizer: Any, max_length: int) -> Iterator[dict[str, Any]]:
+    """Rows that can be learned from; the others join the quarantine."""
+    control = [token for token in tokenizer.all_special_tokens if token]
+    for place, messages in zip(parsed.places, parsed.conversations, strict=True):
+        try:
+            yield _row(tokenizer, messages, max_length, control)
+        except BadRow as bad:
+            shown = json.dumps(messages, ensure_ascii=True)[:500]
+            parsed.quarantined.append(sources.quarantined(place, bad, shown))
+
+
+def _row(tokenizer: Any, messages: Conversation, max_length: int, control: list[str]) -> dict[str, Any]:
+    spoken = [token for message in messages for token in control if token in message["content"]]
+    if spoken:  # it would end a turn or begin one, and be learned
+        raise BadRow("control_token", f"the text holds {spoken[0]!r}")
+    try:
+        example = tokenise(tokenizer, messages, max_length)
+    except TemplateError as error:
+        raise BadRow("refused_by_template", str(error)) from error
     if all(label == IGNORED for label in example.labels[1:]):
-        return None
+        raise BadRow("answer_beyond_max_length", f"no part of an answer lies within {max_length} tokens")
     return {"input_ids": example.input_ids, "labels": example.labels, "length": len(example.input_ids)}
 
 

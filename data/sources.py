@@ -3,13 +3,14 @@
 import csv
 import gzip
 import json
+import zlib
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
 from itertools import islice
 from pathlib import Path
 from typing import Any
 
-from data.config import SourceConfig
+from data.config import Format, SourceConfig
 from data.fingerprint import digest, folder_digest
 from data.formats import BadRow, Conversation, conversation
 from data.toy import problems
@@ -18,11 +19,16 @@ TOY = "toy:"
 TOY_ROWS = 10_000
 
 
+class SourceUnusable(ValueError):
+    """A source that cannot be read at all; the message says why and what to do."""
+
+
 @dataclass
 class Parsed:
-    """What a source holds: rows in = conversations + quarantined."""
+    """What a source holds: rows in = conversations + quarantined. `places` says where each conversation stood."""
 
     conversations: list[Conversation] = field(default_factory=list)
+    places: list[str] = field(default_factory=list)
     quarantined: list[dict[str, Any]] = field(default_factory=list)
 
     @property
@@ -31,17 +37,30 @@ class Parsed:
 
 
 def parse(source: SourceConfig) -> Parsed:
-    """All rows of a source. Raises FileNotFoundError or ValueError where the source itself cannot be opened."""
+    """All rows of a source. Raises SourceUnusable where the source itself cannot be opened or read to its end."""
     parsed = Parsed()
-    for place, row in islice(_rows(source), source.limit):
-        try:
-            if isinstance(row, BadRow):
-                raise row
-            parsed.conversations.append(conversation(row, source.format))
-        except BadRow as bad:
-            shown = None if isinstance(row, BadRow) else json.dumps(row, ensure_ascii=False, default=str)[:500]
-            parsed.quarantined.append({"place": place, "reason": bad.reason, "detail": str(bad), "row": shown})
+    try:
+        for place, row in islice(_rows(source), source.limit):
+            _take(parsed, place, row, source.format)
+    except (OSError, EOFError, ValueError, csv.Error, zlib.error) as error:
+        raise SourceUnusable(f"{source.path}: cannot be read ({error}); repair it or give another path") from error
     return parsed
+
+
+def _take(parsed: Parsed, place: str, row: Any, format: Format) -> None:
+    try:
+        if isinstance(row, BadRow):
+            raise row
+        parsed.conversations.append(conversation(row, format))
+        parsed.places.append(place)
+    except BadRow as bad:
+        shown = None if isinstance(row, BadRow) else json.dumps(row, ensure_ascii=True, default=str)[:500]
+        parsed.quarantined.append(quarantined(place, bad, shown))
+
+
+def quarantined(place: str, bad: BadRow, row: str | None = None) -> dict[str, Any]:
+    """An entry of the quarantine."""
+    return {"place": place, "reason": bad.reason, "detail": str(bad), "row": row}
 
 
 def fingerprint(source: SourceConfig) -> str:
@@ -89,7 +108,11 @@ def _rows(source: SourceConfig) -> Iterator[tuple[str, Any]]:
 def _hub_rows(hub_id: str) -> Iterator[tuple[str, Any]]:
     import datasets  # slow to import, and only hub ids need it
 
-    for i, row in enumerate(datasets.load_dataset(hub_id, split="train"), 1):
+    try:
+        rows = datasets.load_dataset(hub_id, split="train")
+    except Exception as error:  # the hub client raises many kinds
+        raise SourceUnusable(f"{hub_id}: no such folder, and not to be had from the hub: {error}") from error
+    for i, row in enumerate(rows, 1):
         yield f"{hub_id}:{i}", row
 
 

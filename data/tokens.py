@@ -12,11 +12,12 @@ DEFAULT_TEMPLATE = (
     "{% for message in messages %}"
     "{% if message['role'] == 'system' %}{{ message['content'] + '\n\n' }}"
     "{% elif message['role'] == 'user' %}{{ 'USER: ' + message['content'] + '\n' }}"
-    "{% else %}{{ 'ASSISTANT: ' + message['content'] + eos_token + '\n' }}{% endif %}"
+    "{% else %}{{ 'ASSISTANT:\n' + message['content'] + eos_token + '\n' }}{% endif %}"
     "{% endfor %}"
-    "{% if add_generation_prompt %}{{ 'ASSISTANT: ' }}{% endif %}"
+    # A space at the end would become part of the first word's token in training, and not in generation.
+    "{% if add_generation_prompt %}{{ 'ASSISTANT:\n' }}{% endif %}"
 )
-"""For base models that bring none: Vicuna's roles, a turn a line, the end-of-sequence token after each answer."""
+"""For base models that bring none: Vicuna's roles on lines of their own, the end-of-sequence token after each answer."""
 
 
 @dataclass(frozen=True)

@@ -16,6 +16,10 @@ class EvaluationFailed(RuntimeError):
     """A benchmark that could not be run or judged to the end. It has no score, least of all 0."""
 
 
+class ItemsUnusable(ValueError):
+    """A benchmark whose items cannot be read; the message names file, place and field."""
+
+
 @dataclass(frozen=True)
 class Sampling:
     """How tokens are drawn: greedily at temperature 0, else by nucleus sampling with noise that the item's id seeds."""

@@ -4,13 +4,17 @@ Without the sandbox there are process limits only: the program runs as the same 
 forge its verdict.
 """
 
+import contextlib
+import os
 import resource
+import signal
 import subprocess
 import sys
 import tempfile
 from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Any, Literal
 
 from evaluators import sandbox
@@ -60,26 +64,30 @@ def confinement(unsandboxed: bool) -> dict[str, Any]:
 
 def run_unsandboxed(program: str) -> Ended:
     """Run one program with an empty environment in an empty folder; it passes when its exit code is 0."""
-    with tempfile.TemporaryDirectory() as folder:
+    with tempfile.TemporaryDirectory() as folder, tempfile.TemporaryFile() as said:
+        file = Path(folder) / "program.py"
+        file.write_text(program, encoding="utf-8", errors="surrogatepass")
+        process = subprocess.Popen(
+            [sys.executable, "-I", str(file)],
+            cwd=folder,
+            env={"PATH": "/usr/bin:/bin", "PYTHONHASHSEED": "0"},
+            stdin=subprocess.DEVNULL,
+            stdout=subprocess.DEVNULL,
+            stderr=said,
+            preexec_fn=_limit,
+            start_new_session=True,
+        )
         try:
-            ended = subprocess.run(
-                [sys.executable, "-I", "-c", program],
-                cwd=folder,
-                env={"PATH": "/usr/bin:/bin", "PYTHONHASHSEED": "0"},
-                stdin=subprocess.DEVNULL,
-                capture_output=True,
-                timeout=WALL_SECONDS,
-                preexec_fn=_limit,
-                start_new_session=True,
-            )
+            code = process.wait(WALL_SECONDS)
         except subprocess.TimeoutExpired:
             return Ended("timeout", f"{WALL_SECONDS} s")
-        except ValueError as error:  # a NUL byte in the program
-            return Ended("failed", str(error))
-    lines = ended.stderr.decode(errors="replace").strip().splitlines()
-    if ended.returncode == 0:
-        return Ended("passed")
-    return Ended("failed", (lines or [f"exit code {ended.returncode}"])[-1][:200])
+        finally:
+            with contextlib.suppress(ProcessLookupError):
+                os.killpg(process.pid, signal.SIGKILL)  # with whatever it has started
+            process.wait()
+        said.seek(0)
+        lines = said.read().decode(errors="replace").strip().splitlines()
+    return Ended("passed") if code == 0 else Ended("failed", (lines or [f"exit code {code}"])[-1][:200])
 
 
 def _limit() -> None:

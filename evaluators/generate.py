@@ -9,7 +9,7 @@ from typing import Any
 import numpy as np
 
 from data.mixture import generator
-from evaluators.benchmark import Completion, Item, Sampling
+from evaluators.benchmark import Completion, EvaluationFailed, Item, Sampling
 
 GREEDY = Sampling()
 
@@ -65,7 +65,9 @@ class Generator:
             text = self._tokenizer.apply_chat_template(talk, tokenize=False, add_generation_prompt=True)
             ids = self._tokenizer(text, add_special_tokens=False)["input_ids"]
         positions = getattr(self._model.config, "max_position_embeddings", None)
-        return ids[-max(1, positions - max_new_tokens) :] if positions else ids
+        if positions and positions <= max_new_tokens:
+            raise EvaluationFailed(f"max_new_tokens = {max_new_tokens} leaves no room in the model's {positions} positions")
+        return ids[-(positions - max_new_tokens) :] if positions else ids
 
     def _generate(
         self, prompts: Sequence[list[int]], items: Sequence[Item], max_new_tokens: int, sampling: Sampling

@@ -6,11 +6,10 @@ gsm8k-ScRel, whose data the paper trains on.
 
 import re
 from collections.abc import Sequence
-from pathlib import Path
 
-from data.sources import read_jsonl
-from evaluators.benchmark import Benchmark, Completion, Item, Verdict
+from evaluators.benchmark import Benchmark, Completion, Item, ItemsUnusable, Verdict
 from evaluators.config import Gsm8kConfig
+from evaluators.items import rows
 
 NUMBER = re.compile(r"#### (-?[0-9.,]+)")
 
@@ -23,8 +22,14 @@ class Gsm8k(Benchmark):
         self.max_new_tokens = config.max_new_tokens
 
     def items(self) -> list[Item]:
-        rows = [row for _, row in read_jsonl(Path(self._config.path))][: self._config.limit]
-        return [Item(str(i), (row["question"],), final_number(row["answer"])) for i, row in enumerate(rows)]
+        found = rows(self._config.path, self._config.limit, {"question": str, "answer": str})
+        return [Item(str(i), (row["question"],), self._gold(i, row["answer"])) for i, row in enumerate(found)]
+
+    def _gold(self, number: int, answer: str) -> float:
+        gold = final_number(answer)
+        if gold is None:
+            raise ItemsUnusable(f"{self._config.path}: item {number} has no number behind '#### ' in its answer")
+        return gold
 
     def verdicts(self, items: Sequence[Item], answers: Sequence[Sequence[Completion]]) -> list[Verdict]:
         return [_verdict(item, turns[0].text) for item, turns in zip(items, answers, strict=True)]

@@ -8,14 +8,13 @@ import ast
 import re
 from collections.abc import Sequence
 from math import prod
-from pathlib import Path
 from statistics import fmean
 from typing import Any
 
-from data.sources import read_jsonl
 from evaluators.benchmark import Benchmark, Completion, Item, Sampling, Verdict
 from evaluators.config import HumanEvalConfig
 from evaluators.execute import confinement, execute
+from evaluators.items import rows
 
 REQUEST = "Complete this Python function. Answer with the whole function in one block of code.\n\n"
 FENCE = re.compile(r"```(?:[a-zA-Z0-9+_-]*)[ \t]*\n(.*?)(?:\n[ \t]*```|\Z)", re.DOTALL)
@@ -33,8 +32,9 @@ class HumanEval(Benchmark):
         self.sampling = Sampling(config.temperature, config.top_p, config.seed)
 
     def items(self) -> list[Item]:
-        rows = [row for _, row in read_jsonl(Path(self._config.path))][: self._config.limit]
-        return [self._item(row, sample) for row in rows for sample in range(self._config.samples)]
+        fields = dict.fromkeys(("task_id", "prompt", "entry_point", "test"), str)
+        found = rows(self._config.path, self._config.limit, fields)
+        return [self._item(row, sample) for row in found for sample in range(self._config.samples)]
 
     def verdicts(self, items: Sequence[Item], answers: Sequence[Sequence[Completion]]) -> list[Verdict]:
         made = [program(item.reference, turns[0].text, item.raw) for item, turns in zip(items, answers, strict=True)]

@@ -5,12 +5,11 @@ nothing about quality and are never reported as MT-Bench.
 """
 
 from collections.abc import Sequence
-from pathlib import Path
 from statistics import fmean
 
-from data.sources import read_jsonl
 from evaluators.benchmark import Benchmark, Completion, Item, Scale, Verdict
 from evaluators.config import MtBenchConfig
+from evaluators.items import rows
 
 
 class MtBench(Benchmark):
@@ -24,8 +23,8 @@ class MtBench(Benchmark):
         self.judge = config.judge
 
     def items(self) -> list[Item]:
-        rows = [row for _, row in read_jsonl(Path(self._config.path))][: self._config.limit]
-        return [Item(str(row["question_id"]), tuple(row["turns"]), category=row["category"]) for row in rows]
+        found = rows(self._config.path, self._config.limit, {"question_id": int, "turns": list, "category": str})
+        return [Item(str(row["question_id"]), tuple(map(str, row["turns"])), category=row["category"]) for row in found]
 
     def verdicts(self, items: Sequence[Item], answers: Sequence[Sequence[Completion]]) -> list[Verdict]:
         return [_verdict(item, turns) for item, turns in zip(items, answers, strict=True)]

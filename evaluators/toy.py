@@ -64,8 +64,8 @@ class ToyChat(_Toy):
     judge = "toy rubric"
 
     def items(self) -> list[Item]:
-        # A third of what is generated are problems; four times the number holds enough of both kinds.
-        made = problems.items(self.ability, self._config.split, 4 * self._config.limit)
+        # A third of what is generated are problems; four times the number and some more holds enough of both.
+        made = problems.items(self.ability, self._config.split, 4 * self._config.limit + 40)
         kinds = [[item for item in made if item.check["kind"] == kind] for kind in ("problem", "instruction")]
         mixed = [item for pair in zip(*kinds, strict=False) for item in pair]
         return [_item(i, item) for i, item in enumerate(mixed[: self._config.limit])]

@@ -57,7 +57,8 @@ def choose(points: Sequence[Point], rule: Balance, seed: int = 0) -> BalancePoin
         scores=points[chosen].scores,
         rule=rule.rule,
         reason=reason,
-        confidence=float(np.mean([i == chosen for i in again])) if again else 0.0,
+        # Trials with the same scores share the confidence: nothing tells them apart.
+        confidence=float(np.mean([i == chosen for i in again])) / _alike(table, chosen) if again else 0.0,
         interval=_interval(points, again),
     )
 
@@ -104,6 +105,10 @@ def _redrawn_choices(points: Sequence[Point], rule: Balance, seed: int) -> list[
         except ValueError:  # this table satisfies no floor
             continue
     return choices
+
+
+def _alike(table: Objectives, chosen: int) -> int:
+    return int((table == table[chosen]).all(1).sum())
 
 
 def _interval(points: Sequence[Point], choices: Sequence[int]) -> dict[str, tuple[float, float]]:

@@ -3,7 +3,7 @@
 Each check reads the raw values, so that it can speak even where other fields do not parse.
 """
 
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -13,6 +13,7 @@ from pydantic import TypeAdapter, ValidationError
 from data import sources
 from sweeps.config import Parameter, SweepConfig
 from trainers.config import TrainConfig
+from trainers.keys import NOT_MATHS
 from trainers.recipe import NEEDED
 
 TAGS = {"grid", "choice", "uniform", "loguniform", "int", "knee", "floor", "weights"}
@@ -28,8 +29,8 @@ class Problem:
     remedy: str
 
     def __str__(self) -> str:
-        shown = "" if self.value in ("", None) else f" = {self.value!r}" if self.value != "missing" else " is missing"
-        return f"{self.field}{shown}: {self.remedy}"
+        shown = {"": "", "missing": " is missing"}.get(self.value) if isinstance(self.value, str) else None
+        return f"{self.field}{f' = {self.value!r}' if shown is None else shown}: {self.remedy}"
 
 
 Values = Mapping[str, Any]
@@ -51,17 +52,37 @@ def _entries(values: Values, *path: str) -> dict[str, dict[str, Any]]:
     return {str(name): dict(v) for name, v in _mapping(values, *path).items() if isinstance(v, Mapping)}
 
 
+def is_file(path: str) -> bool:
+    """Whether a file can be there: false, too, for what no file can be called."""
+    try:
+        return Path(path).is_file()
+    except (OSError, ValueError):
+        return False
+
+
+def is_there(path: str) -> bool:
+    """Whether a file or folder is there."""
+    try:
+        return Path(path).exists()
+    except (OSError, ValueError):
+        return False
+
+
 def _source_paths(values: Values) -> Iterator[Problem]:
     for name, source in _entries(values, "sources").items():
         path = source.get("path")
-        if isinstance(path, str) and path and not sources.exists(path):
+        if not isinstance(path, str) or not path:
+            continue
+        if is_file(path) and sources.reader(Path(path)) is None:
+            yield Problem(f"sources.{name}.path", path, "unknown kind of file; use json, jsonl, jsonl.gz, parquet or csv")
+        elif not is_there(path) and not sources.exists(path):
             yield Problem(f"sources.{name}.path", path, "no such file or folder; give one, a hub id or toy:math|code|chat")
 
 
 def _benchmark_paths(values: Values) -> Iterator[Problem]:
     for name, benchmark in _entries(values, "evaluate").items():
         path = benchmark.get("path")
-        if isinstance(path, str) and not Path(path).is_file():
+        if isinstance(path, str) and not is_file(path):
             yield Problem(f"evaluate.{name}.path", path, "no such file; give the benchmark's items")
 
 
@@ -70,7 +91,7 @@ def _model(values: Values) -> Iterator[Problem]:
     path, fresh = model.get("path"), model.get("init_from_config")
     if not model or bool(path) == bool(fresh):
         yield Problem("model", model or "missing", "give either path (folder, hub id or toy) or init_from_config")
-    if isinstance(path, str) and path != "toy" and not (Path(path).is_dir() or sources.looks_like_hub_id(path)):
+    if isinstance(path, str) and path != "toy" and not (is_there(path) or sources.looks_like_hub_id(path)):
         yield Problem("model.path", path, "no such folder; give one, a hub id (owner/name) or toy")
     if isinstance(fresh, Mapping) and not fresh.get("model_type"):
         yield Problem("model.init_from_config", dict(fresh), "add model_type, for example llama")
@@ -80,19 +101,22 @@ def _model(values: Values) -> Iterator[Problem]:
 
 def _strategy(values: Values) -> Iterator[Problem]:
     strategy = values.get("strategy", "dmt")
-    given = {source.get("role") for source in _entries(values, "sources").values()}
+    given = [s.get("role") for s in _entries(values, "sources").values() if s.get("fraction", 1) not in (0, "0")]
     for role in NEEDED.get(strategy, ()) if isinstance(strategy, str) else ():
         if role not in given:
-            yield Problem("strategy", strategy, f"needs a source with role {role}; add one under sources")
+            yield Problem("strategy", strategy, f"needs a source with role {role} and a fraction above 0")
     if strategy == "dmt" and values.get("k") is None and "k" not in _mapping(values, "search", "space"):
         yield Problem("k", "missing", "strategy dmt needs it: give a value from 0 to 1, or add k to search.space")
 
 
 def _stages(values: Values) -> Iterator[Problem]:
     strategy, stages = values.get("strategy", "dmt"), values.get("stages") or []
+    stages = stages if isinstance(stages, list | tuple) else []
     if (strategy == "explicit") != bool(stages):
         yield Problem("stages", list(stages), "strategy explicit, and only that, takes a list of stages")
-    for i, stage in enumerate(stages if isinstance(stages, list | tuple) else []):
+    for i, stage in enumerate(stages):
+        if not any(share not in (0, "0") for share in _mapping(stage, "mixture").values()):
+            yield Problem(f"stages.{i}.mixture", _mapping(stage, "mixture"), "needs a source with a fraction above 0")
         unknown = set(_mapping(stage, "mixture")) - set(_mapping(values, "sources"))
         for name in sorted(unknown):
             yield Problem(f"stages.{i}.mixture.{name}", "", "no such source; name one of sources")
@@ -108,8 +132,9 @@ def _stages(values: Values) -> Iterator[Problem]:
 def _benchmarks(values: Values) -> Iterator[Problem]:
     benchmarks = _entries(values, "evaluate")
     searched = _mapping(values, "search", "space")
+    given = [benchmark.get("role") for benchmark in benchmarks.values()]
     for role in ("specialist", "general") if benchmarks or searched else ():
-        if role not in {benchmark.get("role") for benchmark in benchmarks.values()}:
+        if role not in given:
             yield Problem("evaluate", sorted(benchmarks), f"add a benchmark with role {role}: a balance has two sides")
 
 
@@ -120,32 +145,63 @@ def _space(values: Values) -> Iterator[Problem]:
             parameter: Any = TypeAdapter(Parameter).validate_python(raw)
         except ValidationError:
             continue  # reported with the field
-        if sampler == "grid" and parameter.type not in ("grid", "choice"):
-            yield Problem(f"search.space.{key}.type", parameter.type, "sampler grid needs grid or choice")
+        field = f"search.space.{key}"
+        if not _searchable(values, str(key), parameter.type):
+            yield Problem(field, "", f"not a field that changes what a trial learns; search one of: {SEARCHABLE}")
+            continue
+        if (sampler == "grid") != (parameter.type == "grid") and parameter.type != "choice":
+            yield Problem(f"{field}.type", parameter.type, "sampler grid needs type grid or choice, and type grid sampler grid")
         if hasattr(parameter, "low") and parameter.low >= parameter.high:
-            yield Problem(f"search.space.{key}.low", parameter.low, f"must be below high = {parameter.high}")
-        ends = parameter.values if hasattr(parameter, "values") else (parameter.low, parameter.high)
-        yield from _bounds(values, str(key), ends)
+            yield Problem(f"{field}.low", parameter.low, f"must be below high = {parameter.high}")
+        yield from _bounds(values, str(key), _examples(parameter))
 
 
-def _bounds(values: Values, key: str, ends: Any) -> Iterator[Problem]:
-    """Whether every end of a parameter is a value that its field takes."""
+SEARCHABLE = "k (with strategy dmt), train.<field>, sources.<name>.fraction, strategy, model.dtype"
+
+
+def _searchable(values: Values, key: str, kind: str) -> bool:
+    """Whether a key names something that ends in other stages. What it may be set to is another question."""
+    match key.split("."):
+        case ["k"]:
+            return "strategy" in _mapping(values, "search", "space") or values.get("strategy", "dmt") == "dmt"
+        case ["train", "max_length"]:  # sources are tokenised for each length beforehand
+            return kind in ("grid", "choice")
+        case ["train", field]:
+            return field not in NOT_MATHS
+        case ["sources", name, "fraction"]:
+            return name in _mapping(values, "sources")
+        case ["strategy"] | ["model", "dtype"]:
+            return True
+    return False
+
+
+def _examples(parameter: Any) -> list[Any]:
+    """Values that stand for all of a parameter: every one of a list; the ends, a fraction between them and the zero."""
+    if hasattr(parameter, "values"):
+        return list(parameter.values)
+    between = [] if parameter.type == "int" else [parameter.low + (parameter.high - parameter.low) / 3]
+    return [parameter.low, parameter.high, *between, *([0.0] if getattr(parameter, "include_zero", False) else [])]
+
+
+def _bounds(values: Values, key: str, examples: Sequence[Any]) -> Iterator[Problem]:
+    """Values that the field of a parameter does not take."""
     from sweeps.loading import with_value
 
-    if key.split(".")[0] not in SweepConfig.model_fields or key.split(".")[0] in ("name", "storage", "search"):
-        yield Problem(f"search.space.{key}", "", "no field that can be searched; give k or a dotted path such as train.lr")
-        return
-    for end in ends:
+    for value in examples:
         try:
-            SweepConfig.model_validate(with_value(values, key, end))
+            SweepConfig.model_validate(with_value(values, key, value))
         except ValidationError as error:
             for entry in error.errors():
                 if ".".join(map(str, entry["loc"])).startswith(key):
-                    yield Problem(f"search.space.{key}", end, entry["msg"])
+                    yield Problem(f"search.space.{key}", value, entry["msg"])
 
 
 def _storage(values: Values) -> Iterator[Problem]:
     storage = values.get("storage", "runs")
+    if values.get("name") == "store":
+        yield Problem("name", "store", "is the folder of the artefacts that all runs share; give another name")
+    if isinstance(storage, str) and is_file(storage.removeprefix("file://")):
+        yield Problem("storage", storage, "is a file; give a folder")
     if isinstance(storage, str) and "://" in storage and not storage.startswith("file://"):
         yield Problem("storage", storage, "buckets are not supported yet; give a local path or file:///shared/path")
 

@@ -10,13 +10,15 @@ import typer
 from rich.console import Console
 
 from sweeps import loading
+from sweeps.checks import Problem
 from sweeps.config import SweepConfig
 from sweeps.loading import ConfigError
 
 app = typer.Typer(add_completion=False, no_args_is_help=True, pretty_exceptions_enable=False, help=__doc__)
+WIDTH = 200  # of tables that no terminal bounds
 config_app = typer.Typer(no_args_is_help=True, help="Shipped configurations and the schema.")
 app.add_typer(config_app, name="config")
-out = Console(highlight=False)
+out = Console(highlight=False, width=None if sys.stdout.isatty() else WIDTH)
 err = Console(stderr=True, highlight=False)
 
 Config = Annotated[str, typer.Argument(metavar="CONFIG", help="Path of a configuration, or the name of a shipped one.")]
@@ -49,7 +51,8 @@ def run(config: Config, overrides: Overrides = None, address: Address = None, ye
     from sweeps.progress import Progress
     from sweeps.run import sweep
 
-    values = _load(config, overrides, address)
+    values = _load(config, overrides, address, joins=True)
+    _two_sides(values)
     _ask_for_money(values, yes)
     with Progress(out) as progress:
         chosen = sweep(values, progress, address)
@@ -101,7 +104,9 @@ def train(config: Config, overrides: Overrides = None, address: Address = None, 
     from sweeps.progress import Progress
     from sweeps.single import train as train_one
 
-    values = _load(config, overrides, address)
+    values = _load(config, overrides, address, joins=True)
+    if values.strategy == "dmt" and values.k is None:
+        raise ConfigError([Problem("k", "missing", "a recipe needs one value; write k=1/8, or take best.yaml of a run")])
     _ask_for_money(values, yes)
     with Progress(out) as progress:
         folder = train_one(values, progress, address)
@@ -133,14 +138,20 @@ def schema() -> None:
     out.print_json(data=SweepConfig.model_json_schema())
 
 
-def _load(config: str, overrides: list[str] | None, address: str | None = None) -> SweepConfig:
-    from sweeps.checks import Problem
-
+def _load(config: str, overrides: list[str] | None, address: str | None = None, joins: bool = False) -> SweepConfig:
     values = loading.load(config, overrides or [])
-    if address and "://" not in values.storage:
+    joined = address or os.environ.get("RAY_ADDRESS", "local")
+    if joins and joined != "local" and "://" not in values.storage:
         remedy = "other nodes cannot see a local path; write file:///path of a folder that all nodes share"
         raise ConfigError([Problem("storage", values.storage, remedy)])
     return values
+
+
+def _two_sides(config: SweepConfig) -> None:
+    roles = {benchmark.role for benchmark in config.evaluate.benchmarks.values()}
+    if len(roles) < 2:
+        remedy = "a sweep needs benchmarks of both roles, specialist and general; use `fulcrum train` without them"
+        raise ConfigError([Problem("evaluate", sorted(config.evaluate.benchmarks), remedy)])
 
 
 def _run_dir(path: Path) -> Path:

@@ -1,8 +1,8 @@
 """Configuration of a sweep: one file is the experiment."""
 
-from typing import Annotated, Any, Literal
+from typing import Annotated, Any, Literal, Self
 
-from pydantic import BeforeValidator, Field
+from pydantic import AfterValidator, BeforeValidator, Field, model_validator
 
 from data.config import DataConfig, Frozen, SourceConfig
 from data.fraction import Fraction, parse_fraction
@@ -11,6 +11,19 @@ from trainers.config import ModelConfig, ResourcesConfig, StageConfig, TrainConf
 from trainers.recipe import Strategy
 
 Value = Annotated[Any, BeforeValidator(lambda value: _number(value))]
+
+
+def _alike(values: tuple[Any, ...]) -> tuple[Any, ...]:
+    """Values of one column of the trials table: all numbers, all text or all true and false; none twice."""
+    kinds = {"flag" if isinstance(v, bool) else "number" if isinstance(v, int | float) else type(v).__name__ for v in values}
+    if len(kinds) > 1 or not kinds <= {"flag", "number", "str"}:
+        raise ValueError("values must be all numbers, all text, or all true and false")
+    if len(set(values)) < len(values):
+        raise ValueError("a value stands twice")
+    return values
+
+
+Values = Annotated[tuple[Value, ...], AfterValidator(_alike), Field(min_length=1)]
 
 
 def _number(value: Any) -> Any:
@@ -23,13 +36,13 @@ def _number(value: Any) -> Any:
 
 class Grid(Frozen):
     type: Literal["grid"]
-    values: tuple[Value, ...] = Field(min_length=1)
+    values: Values
     """The values, each tried once with each value of the other parameters."""
 
 
 class Choice(Frozen):
     type: Literal["choice"]
-    values: tuple[Value, ...] = Field(min_length=1)
+    values: Values
     """The values to choose from."""
 
 
@@ -99,6 +112,12 @@ class Weights(Frozen):
     """Weight of the specialist objective."""
     general: float = Field(ge=0)
     """Weight of the general objective."""
+
+    @model_validator(mode="after")
+    def _something_counts(self) -> Self:
+        if self.specialist + self.general == 0:
+            raise ValueError("one of the weights must be above 0")
+        return self
 
 
 def _named_rule(value: Any) -> Any:

@@ -41,10 +41,10 @@ class Follow(Callback):
             life, events, running = ray.get(self._graph.news.remote(self._life, self._seen), timeout=ANSWER_WITHIN_S)
         except (RayActorError, GetTimeoutError):
             return
-        self._seen = len(events) + (self._seen if life == self._life else 0)
-        self._life = life
+        self._seen, self._life = (self._seen if life == self._life else 0), life
         for event in events:
             self._note(event.pop("event"), **event)
+            self._seen += 1
         self._progress.stages(running)
 
     def stop(self) -> None:

@@ -7,13 +7,15 @@ from rich.console import Console
 from typer.exceptions import TyperException
 
 from data.prepare import TooManyBadRows
+from data.sources import SourceUnusable
+from evaluators.benchmark import ItemsUnusable
 from evaluators.sandbox import Escaped
 from sweeps.holder import Held
 from sweeps.loading import ConfigError
 from sweeps.run import Changed
 
 INTERRUPTED = 130
-WRONG_INPUT = (ConfigError, Changed, TooManyBadRows, Held, Escaped)
+WRONG_INPUT = (ConfigError, Changed, SourceUnusable, TooManyBadRows, ItemsUnusable, Held, Escaped)
 
 
 def exit_code(error: BaseException, console: Console) -> int:

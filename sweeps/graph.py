@@ -100,7 +100,8 @@ class StageGraph:
                 spent = devices * (time.monotonic() - started)
                 self._note(f"{what}_failed", about, device_seconds=spent, error=reason(error))
                 raise
-            self._note(f"{what}_finished", about, **told(record))
+            spent = devices * (time.monotonic() - started)  # retries of Ray included
+            self._note(f"{what}_finished", about, **told(record) | {"device_seconds": spent})
             return record
 
     def _note(self, event: str, about: dict[str, Any], **more: Any) -> None:

@@ -1,6 +1,7 @@
 """The ledger: the append-only record of a run, one JSON object a line. Everything else can be rebuilt from it.
 
-One process writes it. A line counts when it is complete: a line that a crash cut short is ignored and written over.
+One process writes it. A line counts when it is complete: what a crash cut short is ignored, and a cut
+last line written over.
 """
 
 import json
@@ -15,7 +16,7 @@ Event = dict[str, Any]
 
 def read(path: Path) -> list[Event]:
     """All complete lines of a ledger, [] where there is none."""
-    return [json.loads(line) for line in _lines(path)]
+    return list(_events(_complete(path)))
 
 
 def told(record: Event) -> Event:
@@ -29,7 +30,7 @@ class Ledger:
     def __init__(self, path: Path) -> None:
         self.path = path
         path.parent.mkdir(parents=True, exist_ok=True)
-        complete = sum(len(line) for line in _lines(path))
+        complete = sum(map(len, _complete(path)))
         self._file = path.open("ab")
         self._file.truncate(complete)
 
@@ -45,18 +46,18 @@ class Ledger:
         self._file.close()
 
 
-def _lines(path: Path) -> Iterator[bytes]:
-    """Complete lines up to the first that is cut short or damaged."""
-    if not path.exists():
-        return
-    for line in path.read_bytes().splitlines(keepends=True):
-        if not line.endswith(b"\n") or not _parses(line):
-            return
-        yield line
+def _complete(path: Path) -> list[bytes]:
+    """The lines that end. One that a crash cut short can only be the last."""
+    lines = path.read_bytes().split(b"\n")[:-1] if path.exists() else []
+    return [line + b"\n" for line in lines]
 
 
-def _parses(line: bytes) -> bool:
-    try:
-        return isinstance(json.loads(line), dict)
-    except ValueError:
-        return False
+def _events(lines: list[bytes]) -> Iterator[Event]:
+    """The events among the lines; what is no JSON object is ignored."""
+    for line in lines:
+        try:
+            event = json.loads(line)
+        except ValueError:
+            continue
+        if isinstance(event, dict) and "event" in event:
+            yield event

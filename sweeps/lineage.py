@@ -122,7 +122,8 @@ def _job(config: SweepConfig, known: Identities, keyed: KeyedStage) -> StageJob:
         base=known.base,
         shares=tuple(
             Share(name, prepared_key(known.sources[name], known.base, train.max_length), known.sources[name], fraction)
-            for name, fraction in keyed.stage.mixture.items()
+            # in the order of the key: how the sources are listed must not change the order of the examples
+            for name, fraction in sorted(keyed.stage.mixture.items(), key=lambda entry: (known.sources[entry[0]], entry[1]))
         ),
         train=train,
         model=config.model,

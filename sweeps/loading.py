@@ -13,10 +13,14 @@ import yaml
 from pydantic import BaseModel, ValidationError
 
 from sweeps import checks
-from sweeps.checks import Problem
+from sweeps.checks import Problem, is_file
 from sweeps.config import SweepConfig
 
 VARIABLE = re.compile(r"\$\{([A-Za-z_][A-Za-z0-9_]*)(?::-([^}]*))?\}")
+
+
+UNREADABLE = (yaml.YAMLError, ValueError, TypeError, RecursionError, OSError, AttributeError)
+"""What PyYAML raises for text that is no YAML, or no value of the type that a tag or a form promises."""
 
 
 class ConfigError(Exception):
@@ -42,7 +46,10 @@ def load(where: str, overrides: Sequence[str] = ()) -> SweepConfig:
 
 def parse(values: Mapping[str, Any]) -> SweepConfig:
     """A checked configuration. Raises ConfigError with every error that can be found."""
-    expanded = _expand(values)
+    try:
+        expanded = _expand(values)
+    except RecursionError as error:
+        raise ConfigError([Problem("CONFIG", "", "a YAML alias holds itself; write it out")]) from error
     problems: list[Problem] = []
     try:
         config = SweepConfig.model_validate(expanded)
@@ -79,14 +86,14 @@ def with_value(values: Mapping[str, Any], key: str, value: Any) -> dict[str, Any
 def read(where: str) -> dict[str, Any]:
     """The mapping in a YAML file, or in the shipped configuration of that name."""
     path = Path(where)
-    if not path.is_file() and where in shipped():
+    if not is_file(where) and where in shipped():
         path = Path(str(shipped()[where]))
-    if not path.is_file():
+    if not is_file(str(path)):
         names = ", ".join(sorted(shipped()))
         raise ConfigError([Problem("CONFIG", where, f"no such file; give a path or one of: {names}")])
     try:
         values = yaml.load(path.read_text(encoding="utf-8"), _Loader)
-    except (yaml.YAMLError, UnicodeDecodeError) as error:
+    except UNREADABLE as error:
         raise ConfigError([Problem("CONFIG", where, f"not readable as YAML: {error}")]) from error
     if not isinstance(values, dict):
         raise ConfigError([Problem("CONFIG", where, "must hold a mapping of fields, name among them")])
@@ -117,7 +124,7 @@ _Loader.add_implicit_resolver(
 def _scalar(text: str) -> Any:
     try:
         return yaml.load(text, _Loader)
-    except yaml.YAMLError:
+    except UNREADABLE:
         return text
 
 

@@ -2,15 +2,14 @@
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from statistics import fmean, median
-from typing import Any
+from statistics import median
 
 from data.mixture import take
 from data.prepare import KIND as PREPARED
 from data.prepare import prepared_key
 from data.store import Store
 from sweeps import lineage, space
-from sweeps.config import Choice, Grid, LogUniform, SweepConfig
+from sweeps.config import SweepConfig
 from sweeps.lineage import Identities
 from sweeps.loading import with_params
 from sweeps.space import Params
@@ -78,18 +77,8 @@ def _points(config: SweepConfig) -> tuple[list[Params], bool]:
     if config.search.sampler == "grid" or not searched:
         return (space.grid(searched) or [{}])[:trials], True
     first = space.start_points(searched)[:trials]
-    middle = {name: _middle(parameter) for name, parameter in searched.items()}
+    middle = {name: space.middle(parameter) for name, parameter in searched.items()}
     return first + [middle] * (trials - len(first)), False
-
-
-def _middle(parameter: Any) -> Any:
-    match parameter:
-        case Grid(values=values) | Choice(values=values):
-            return values[len(values) // 2]
-        case LogUniform(low=low, high=high):
-            return (low * high) ** 0.5
-    middle = fmean((parameter.low, parameter.high))
-    return round(middle) if parameter.type == "int" else middle
 
 
 def _nodes(chains: Sequence[Sequence[KeyedStage]], known: Identities, store: Store, rate: float | None) -> list[PlannedStage]:

@@ -28,7 +28,7 @@ class Recorder:
         self._asked = {e["trial"]: e["params"] for e in self.events if e["event"] == "trial_started"}
         self.study = SweepStudy(config.search, self._folder / "study.db", config.name)
         self.unfinished = self._replay()
-        self._reconcile()
+        self.reconcile()
 
     @property
     def open(self) -> int:
@@ -72,14 +72,14 @@ class Recorder:
         complete = outcome["state"] == "complete"
         self.study.tell(number, (outcome["specialist"], outcome["general"]) if complete else None, outcome.get("error"))
 
-    def _reconcile(self) -> None:
-        """A driver that died may not have written the end of a stage or evaluation that the store holds."""
+    def reconcile(self) -> None:
+        """A driver or a graph that died may not have told of the end of a stage or evaluation that the store holds."""
         finished = {(e["event"], e["key"]) for e in self.events if e["event"] in ("stage_finished", "rung_finished")}
         for event in [e for e in self.events if e["event"] in ("stage_started", "rung_started")]:
             done = event["event"].replace("started", "finished")
             kind, key = (KIND, event["key"]) if done == "stage_finished" else (EVALUATIONS, event["evaluation"])
             record = self._store.record(kind, key)
-            if record and (done, event["key"]) not in finished and record["time"] >= event["time"]:
+            if record and (done, event["key"]) not in finished:
                 finished.add((done, event["key"]))
                 about = {k: v for k, v in event.items() if k not in ("event", "time")}
                 self.note(done, **about, **told(record))

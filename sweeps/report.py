@@ -74,6 +74,8 @@ def warnings(events: Sequence[Event], config: SweepConfig) -> list[str]:
             told.append(f"The column {name} was rated by the {judge}, a fixed rule.")
     if any(benchmark.limit for benchmark in config.evaluate.benchmarks.values()):
         told.append("Scores come from the first items of each benchmark only (limit).")
+    if any(0 in (e.get("stderr") or {}).values() for e in results.trials(events)):
+        told.append("An error of 0 means that all items of a benchmark agreed, not that the score is certain.")
     told.append("The confidence covers the sampling of benchmark items, not the seed of the training.")
     return told
 

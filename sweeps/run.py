@@ -12,7 +12,7 @@ import yaml
 
 from data import prepare
 from data.store import Store, write_atomically
-from evaluators import sandbox
+from evaluators import evaluate, sandbox
 from sweeps import lineage, report, results
 from sweeps.balance import BalancePoint
 from sweeps.config import MAY_CHANGE, SweepConfig
@@ -32,13 +32,15 @@ class Changed(ValueError):
 def sweep(config: SweepConfig, progress: Progress, address: str | None = None) -> BalancePoint | None:
     """Run or continue a sweep; the balance point, None where no trial was completed.
 
-    Raises Changed, TooManyBadRows, Held or sandbox.Escaped before anything is started.
+    Raises Changed, Held, SourceUnusable, TooManyBadRows, ItemsUnusable or sandbox.Escaped before anything is started.
     """
     folder = lineage.run_folder(config)
     known = lineage.identities(config)
     refuse_changes(folder, config, known)
     if config.evaluate.runs_code and not config.evaluate.allow_unsandboxed_code:
         sandbox.require()
+    for benchmark in evaluate.benchmarks(config.evaluate).values():
+        benchmark.items()  # what cannot be read is to be known before anything is paid for
     prepare_sources(config, progress)
     with Hold(folder, progress.say):
         _write_config(folder, config)
@@ -70,11 +72,16 @@ def _search(config: SweepConfig, known: Identities, recorder: Recorder, progress
         graph = start_graph(config.resources, cluster.slots(config.resources))
         follow = Follow(graph, recorder.note, progress)
 
-        def finish(number: int, outcome: dict[str, Any]) -> None:
-            follow.drain()  # what the graph noted before comes first
-            recorder.finish(number, outcome)
+        failures: list[Exception] = []
 
-        searcher = StudySearcher(recorder.unfinished, recorder.ask, finish)
+        def finish(number: int, outcome: dict[str, Any]) -> None:
+            try:
+                follow.drain()  # what the graph noted before comes first
+                recorder.finish(number, outcome)
+            except Exception as error:  # Tune would run the trial again, for what is no fault of its own
+                failures.append(error)
+
+        searcher = StudySearcher(recorder.unfinished, lambda: None if failures else recorder.ask(), finish)
         context = Context(lineage.absolute(config), known, graph)
         tuner = tune.Tuner(
             tune.with_resources(
@@ -100,6 +107,9 @@ def _search(config: SweepConfig, known: Identities, recorder: Recorder, progress
             tuner.fit()
         finally:
             follow.stop()
+        recorder.reconcile()
+        if failures:
+            raise failures[0]
 
 
 def conclude(folder: Path, config: SweepConfig) -> BalancePoint | None:
@@ -134,7 +144,10 @@ def refuse_changes(folder: Path, config: SweepConfig, known: Identities) -> None
     """A run is continued with what it was started with: the fields that may change are listed in MAY_CHANGE."""
     if not (folder / "config.json").exists():
         return
-    before = _flat(json.loads((folder / "config.json").read_text()))
+    try:
+        before = _flat(SweepConfig.model_validate_json((folder / "config.json").read_text()).model_dump(mode="json"))
+    except ValueError as error:
+        raise Changed(f"{folder / 'config.json'} cannot be read ({error}); give the run another `name`") from error
     now = _flat(config.model_dump(mode="json"))
     changed = [
         f"  {field}: {before.get(field)!r} before, {now.get(field)!r} now"

@@ -6,6 +6,7 @@ from pathlib import Path
 
 from rich.console import Console
 from rich.table import Table
+from rich.text import Text
 
 from sweeps import report
 from sweeps.balance import BalancePoint
@@ -21,7 +22,7 @@ def trials(console: Console, rows: Sequence[Row], chosen: BalancePoint | None) -
     table = Table(*columns, box=None, pad_edge=False)
     for row in rows:
         mark = "bold" if chosen and row["trial"] == chosen.trial else None
-        table.add_row(*(report.show(row[name]) for name in columns), style=mark)
+        table.add_row(*(Text(report.show(row[name])) for name in columns), style=mark)
     console.print(table)
 
 
@@ -43,7 +44,7 @@ def plan(console: Console, planned: Plan) -> None:
         mixture = ", ".join(f"{name} {fraction:.4g}" for name, fraction in stage.mixture.items())
         state = "cached" if stage.cached else "to train"
         cells = [stage.key[:8], (stage.parent or "base")[:8], mixture, str(stage.trials), state]
-        table.add_row(*cells, report.show(stage.tokens), report.show(stage.device_seconds))
+        table.add_row(*map(Text, [*cells, report.show(stage.tokens), report.show(stage.device_seconds)]))
     console.print(table)
     for line in _plan_lines(planned):
         console.print(line, markup=False, soft_wrap=True)

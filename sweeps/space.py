@@ -25,9 +25,22 @@ def grid(space: Space) -> list[Params]:
 
 
 def start_points(space: Space) -> list[Params]:
-    """Points to try before the sampler is asked: 0 for every parameter that includes it."""
-    zeros = {name: 0.0 for name, parameter in space.items() if isinstance(parameter, LogUniform) and parameter.include_zero}
-    return [zeros] if zeros and len(zeros) == len(space) else []
+    """Points to try before the sampler is asked: 0 for each parameter that includes it, the middle of the others."""
+    zeros = {name for name, parameter in space.items() if isinstance(parameter, LogUniform) and parameter.include_zero}
+    return [{name: 0.0 if name in zeros else middle(parameter) for name, parameter in space.items()}] if zeros else []
+
+
+def middle(parameter: Parameter) -> Any:
+    """A value in the middle of a parameter, on its own scale."""
+    match parameter:
+        case Grid(values=values) | Choice(values=values):
+            return values[len(values) // 2]
+        case LogUniform(low=low, high=high):
+            return (low * high) ** 0.5
+        case Int(low=low, high=high):
+            return (low + high) // 2
+        case Uniform(low=low, high=high):
+            return (low + high) / 2
 
 
 def shown(parameter: Parameter) -> "BaseDistribution":

@@ -11,6 +11,7 @@ from conftest import ROOT, fulcrum
 from sweeps import lineage, loading
 from sweeps.loading import ConfigError, parse, with_params
 
+LOG_LR = {"type": "loguniform", "low": 1e-5, "high": 1e-3, "include_zero": True}
 HEAVY = {"torch", "ray", "transformers", "deepspeed", "datasets", "pandas"}
 
 
@@ -57,15 +58,38 @@ def test_all_errors_come_at_once_with_field_value_and_remedy(tmp_path, small):
         ({"search": {"space": {"k": {"type": "uniform", "low": 0, "high": 3}}}}, "search.space.k", "less than or equal"),
         ({"search": {"space": {"k": {"type": "uniform", "low": 1, "high": 0}}}}, "search.space.k.low", "below high"),
         ({"search": {"space": {"train.x": {"type": "choice", "values": [1]}}}}, "search.space.train.x", "not permitted"),
-        ({"search": {"space": {"name": {"type": "choice", "values": ["a"]}}}}, "search.space.name", "searched"),
+        ({"search": {"space": {"name": {"type": "choice", "values": ["a"]}}}}, "search.space.name", "search one of"),
         (
             {"search": {"sampler": "grid", "space": {"k": {"type": "uniform", "low": 0, "high": 1}}}},
             "search.space.k.type",
-            "needs grid or choice",
+            "needs type grid or choice",
         ),
         ({"name": "../up"}, "name", "Name of the run"),
         ({"storage": "s3://bucket"}, "storage", "not supported yet"),
         ({"search": {"pruner": "asha"}}, "search.pruner", "Reserved"),
+        ({"name": "store"}, "name", "give another name"),
+        ({"train": {"weight_decay": float("inf")}}, "train.weight_decay", "finite"),
+        ({"balance": {"rule": "weights", "specialist": 0, "general": 0}}, "balance", "above 0"),
+        (
+            {"search": {"space": {"model.seed": {"type": "choice", "values": [1, 2]}}}},
+            "search.space.model.seed",
+            "search one of",
+        ),
+        ({"search": {"space": {"k.x": {"type": "choice", "values": [1]}}}}, "search.space.k.x", "search one of"),
+        (
+            {"search": {"space": {"train.epochs": {"type": "uniform", "low": 1, "high": 3}}}},
+            "search.space.train.epochs",
+            "integer",
+        ),
+        ({"search": {"space": {"k": {"type": "grid", "values": [0, 1]}}}}, "search.space.k.type", "type grid sampler grid"),
+        ({"search": {"space": {"k": {"type": "choice", "values": [0, "a"]}}}}, "search.space.k.values", "all numbers"),
+        ({"search": {"space": {"train.lr": LOG_LR}}}, "search.space.train.lr", "greater than 0"),
+        ({"strategy": "explicit", "stages": [{"mixture": {"math": 0}}]}, "stages.0.mixture", "fraction above 0"),
+        (
+            {"strategy": "multi_task", "search": {"space": {"k": {"type": "choice", "values": [0]}}}},
+            "search.space.k",
+            "search one of",
+        ),
     ],
 )
 def test_what_is_wrong_is_named(small, change, field, said):
@@ -131,3 +155,56 @@ def test_a_local_path_is_refused_with_an_address(tmp_path, small):
     ended = fulcrum("run", "c.yaml", "--address", "10.0.0.1:6379", cwd=tmp_path)
     assert ended.returncode == 2
     assert "storage = 'runs': other nodes cannot see a local path" in ended.stderr
+
+
+@pytest.mark.parametrize(
+    "text",
+    ["", "- 1", "name: 2020-99-99", "a: &a {b: *a}", "!!int foo", "!!map [1]", "name: " + "9" * 5000, "\0", "sources: []",
+     "sources: {math: 3}\nevaluate: null", "stages: 5", "sources: {a: {role: []}}", "search: {space: null}", "1: 2",
+     "evaluate: {gsm8k: {role: {}}}", "train: []", "balance: 3", "k: 1/0", "k: .nan", "search: {space: {k: [1]}}", "${X}"],
+)  # fmt: skip
+def test_any_text_is_a_valid_configuration_or_an_error_with_exit_code_2(tmp_path, text, capsys, monkeypatch):
+    from sweeps.cli import main
+
+    (tmp_path / "c.yaml").write_text(text)
+    monkeypatch.setattr(sys, "argv", ["fulcrum", "plan", str(tmp_path / "c.yaml")])
+    with pytest.raises(SystemExit) as ended:
+        main()
+    assert ended.value.code == 2
+    assert "in the configuration; nothing was started" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize("where", ["x" * 300, "/", "tests", "\0"])
+def test_what_is_no_file_is_no_configuration(where):
+    with pytest.raises(ConfigError, match="no such file"):
+        loading.load(where)
+
+
+def test_a_sweep_without_benchmarks_or_a_recipe_without_k_is_refused(tmp_path, small):
+    without = {key: value for key, value in small.items() if key not in ("evaluate", "search")} | {"k": 0.5}
+    (tmp_path / "c.yaml").write_text(yaml.safe_dump(without))
+    ended = fulcrum("run", "c.yaml", cwd=tmp_path)
+    assert (ended.returncode, "use `fulcrum train`" in ended.stderr) == (2, True)
+    (tmp_path / "d.yaml").write_text(yaml.safe_dump(small))
+    ended = fulcrum("train", "d.yaml", cwd=tmp_path)
+    assert (ended.returncode, "write k=1/8" in ended.stderr) == (2, True)
+    assert not (tmp_path / "runs").exists()
+
+
+def test_items_that_cannot_be_read_stop_the_run_before_anything_is_paid_for(tmp_path, small):
+    (tmp_path / "items.jsonl").write_text('{"question": "q", "answer": "#### 1"}\n{"question": "q"}\n')
+    small["evaluate"]["gsm8k"] = {"role": "specialist", "path": "items.jsonl"}
+    (tmp_path / "c.yaml").write_text(yaml.safe_dump(small))
+    ended = fulcrum("run", "c.yaml", cwd=tmp_path)
+    assert ended.returncode == 2
+    assert "items.jsonl:2: field 'answer' must be str, is None" in ended.stderr
+    assert not (tmp_path / "runs").exists()
+
+
+def test_a_source_that_cannot_be_read_stops_the_run_with_its_name(tmp_path, small):
+    (tmp_path / "math.jsonl.gz").write_bytes(b"no gzip")
+    small["sources"]["math"] |= {"path": "math.jsonl.gz", "format": "gsm8k"}
+    (tmp_path / "c.yaml").write_text(yaml.safe_dump(small))
+    ended = fulcrum("run", "c.yaml", cwd=tmp_path)
+    assert ended.returncode == 2
+    assert "math.jsonl.gz: cannot be read" in ended.stderr

@@ -161,3 +161,16 @@ def test_mt_bench_has_80_questions_of_two_turns_and_names_its_judge(benchmarks):
 def test_the_offline_rating_stays_between_1_and_10():
     assert offline_rating("") == 1
     assert offline_rating(" ".join(f"word{i}" for i in range(60)) + ".") == 10
+
+
+def test_nothing_that_an_unsandboxed_program_started_lives_on():
+    import subprocess
+
+    mark = "7219.0371"
+    run_unsandboxed(f"import subprocess; subprocess.Popen(['sleep', '{mark}'])")
+    assert mark not in subprocess.run(["ps", "ax", "-o", "args"], capture_output=True, text=True).stdout
+
+
+def test_an_answer_that_leaves_no_room_for_its_question_is_refused(toy_model):
+    with pytest.raises(EvaluationFailed, match="leaves no room in the model's 512 positions"):
+        Generator(toy_model, 1).answer([Item("0", ("Hi",))], 512)

@@ -49,3 +49,13 @@ def test_every_line_is_one_json_object(tmp_path):
     ledger.append("e", text="\u2028 \x85")
     assert len([json.loads(line) for line in (tmp_path / "l").open()]) == 1
     assert len(read(tmp_path / "l")) == 1
+
+
+def test_a_damaged_line_in_the_middle_costs_that_line_alone(tmp_path):
+    path = tmp_path / "l"
+    for name in "abc":
+        Ledger(path).append(name)
+    lines = path.read_bytes().splitlines(keepends=True)
+    path.write_bytes(lines[0] + b"\n\x00{]\n" + lines[2])
+    Ledger(path).append("d")
+    assert [e["event"] for e in read(path)] == ["a", "c", "d"]

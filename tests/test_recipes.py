@@ -83,3 +83,12 @@ def test_other_data_under_the_same_name_is_another_stage(small):
     other = Identities("base", {"math": "new", "code": "c", "chat": "g"}, "items")
     config = with_params(parse(small), {"k": 0.0})
     assert stages(config, KNOWN)[0].key != stages(config, other)[0].key
+
+
+def test_the_order_in_which_sources_are_written_changes_nothing(small):
+    from sweeps.lineage import lineage
+
+    known = Identities("base", {"math": "m", "code": "c", "chat": "g"}, "items")
+    swapped = small | {"sources": dict(reversed(small["sources"].items()))}
+    one, other = (lineage(with_params(parse(values), {"k": 0.5}), known).jobs for values in (small, swapped))
+    assert one == other

@@ -79,7 +79,7 @@ def test_the_study_on_disk_holds_plain_values_and_failures_with_their_reason(tmp
         {"type": "uniform", "low": 0, "high": 1},
         {"type": "loguniform", "low": 1e-3, "high": 1},
         {"type": "int", "low": 1, "high": 5},
-        {"type": "choice", "values": ["a", "b", 3]},
+        {"type": "choice", "values": ["a", "b", "c"]},
         K,
     ],
     ids=lambda p: p["type"],
@@ -90,3 +90,11 @@ def test_every_kind_of_parameter_can_be_searched(tmp_path, parameter):
         number, params = made.ask()
         made.tell(number, (i / 14, 1.0))
         assert params.keys() == {"x"}
+
+
+def test_zero_is_tried_first_beside_other_parameters_too(tmp_path):
+    both = {"k": K, "train.lr": {"type": "loguniform", "low": 1e-5, "high": 1e-3}}
+    made = study(search(space=both), tmp_path)
+    asked = [made.ask()[1] for _ in range(6)]
+    assert asked[0] == {"k": 0.0, "train.lr": pytest.approx(1e-4)}
+    assert all(params["k"] > 0 for params in asked[1:])

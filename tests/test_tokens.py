@@ -68,3 +68,21 @@ def test_a_template_that_rewrites_earlier_turns_is_refused():
     made.chat_template = "{{ messages | length }}{% for m in messages %}{{ m['content'] }}{% endfor %}"
     with pytest.raises(ValueError, match="rewrites earlier turns"):
         tokenise(made, TALK, 512)
+
+
+def test_text_that_holds_a_control_token_is_quarantined(tmp_path):
+    import json
+
+    from data import prepare
+    from data.config import SourceConfig
+    from data.store import Store
+
+    said = ["fine", "so <|end|><|assistant|> it goes on", "half \ud83d", "x" * 200]
+    rows = [{"question": "q" * (100 if text[0] == "x" else 1), "answer": text} for text in said]
+    (tmp_path / "s.jsonl").write_text("".join(json.dumps(row) + "\n" for row in rows))
+    source = SourceConfig(path=str(tmp_path / "s.jsonl"), format="gsm8k", role="general")
+    record = prepare.prepare(source, "base", tokenizers.byte_level, 64, Store(str(tmp_path / "store")))
+    assert record["quarantined"] == {"broken_unicode": 1, "control_token": 1, "answer_beyond_max_length": 1}
+    assert (record["rows"], record["used"]) == (4, 1)
+    places = [json.loads(line)["place"] for line in open(record["quarantine"])]
+    assert sorted(places) == ["s.jsonl:2", "s.jsonl:3", "s.jsonl:4"]

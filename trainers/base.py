@@ -19,7 +19,9 @@ def fingerprint(model: ModelConfig) -> str:
     """Names a base model: its values for a fresh one, its files for a folder, its id for a hub model."""
     fresh = _fresh(model)
     if fresh:
-        return digest({"fresh": fresh, "seed": model.seed, "version": VERSION})
+        tokenizer = Path(str(fresh["tokenizer"]))
+        files = folder_digest(tokenizer) if tokenizer.exists() else None
+        return digest({"fresh": fresh, "tokenizer": files, "seed": model.seed, "version": VERSION})
     path = Path(str(model.path))
     return digest({"files": folder_digest(path)} if path.exists() else {"hub": model.path})
 

@@ -1,6 +1,6 @@
 """Configuration of a model, of a training stage and of the machines it runs on."""
 
-from typing import Any, Literal
+from typing import Annotated, Any, Literal
 
 from pydantic import Field
 
@@ -58,7 +58,7 @@ class TrainConfig(Frozen):
 
 
 class StageConfig(Frozen):
-    mixture: dict[str, Fraction] = Field(min_length=1)
+    mixture: dict[str, Annotated[Fraction, Field(ge=0)]] = Field(min_length=1)
     """Fraction of each source, by name; a source that is not named is not used."""
     train: dict[str, Any] = {}
     """Fields of `train` that differ in this stage."""
@@ -73,7 +73,7 @@ class ResourcesConfig(Frozen):
     """CPUs of a worker."""
     pools: dict[str, Any] = Field(default={}, max_length=0)
     """Reserved for named pools; only {} for now."""
-    price: dict[str, float] = {}
+    price: dict[Literal["cpu", "gpu"], Annotated[float, Field(ge=0)]] = {}
     """Money per device-hour, by `gpu` or `cpu`, for the plan."""
 
     @property
@@ -83,5 +83,5 @@ class ResourcesConfig(Frozen):
         return each * max(self.workers, 1)
 
     @property
-    def kind(self) -> str:
+    def kind(self) -> Literal["cpu", "gpu"]:
         return "gpu" if self.gpus_per_worker else "cpu"
