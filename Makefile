@@ -5,7 +5,7 @@ BIN := .venv/bin
 export OMP_NUM_THREADS ?= 1
 export RAY_USAGE_STATS_ENABLED := 0
 
-.PHONY: install demo test test-all lint clean
+.PHONY: install demo test test-all faults bench lint clean
 
 install: .venv/installed
 
@@ -22,6 +22,12 @@ test: install  ## what CI runs
 
 test-all: install  ## the demo itself and everything else that takes minutes
 	$(BIN)/pytest -m "not gpu"
+
+faults: install  ## kill, interrupt and watch what is left
+	$(BIN)/pytest tests/faults
+
+bench: install  ## speed beside a peer in the same run
+	$(BIN)/python tests/bench/sandbox.py
 
 lint: install
 	$(BIN)/ruff check .

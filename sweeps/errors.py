@@ -11,8 +11,8 @@ from data.sources import SourceUnusable
 from evaluators.benchmark import ItemsUnusable
 from evaluators.sandbox import Escaped
 from sweeps.holder import Held
+from sweeps.inputs import Changed
 from sweeps.loading import ConfigError
-from sweeps.run import Changed
 
 INTERRUPTED = 130
 WRONG_INPUT = (ConfigError, Changed, SourceUnusable, TooManyBadRows, ItemsUnusable, Held, Escaped)

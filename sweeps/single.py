@@ -8,9 +8,10 @@ from data.store import Store, write_atomically
 from sweeps import lineage
 from sweeps.config import SweepConfig
 from sweeps.holder import Hold
+from sweeps.inputs import prepare_sources, refuse_changes
 from sweeps.ledger import Ledger
 from sweeps.progress import Progress
-from sweeps.run import prepare_sources, refuse_changes, terminable
+from sweeps.run import terminable
 from trainers.job import KIND
 
 POLL_S = 0.5

@@ -1,5 +1,6 @@
 """Launching one stage on Ray Train: a worker group, or this very process when no worker is asked for."""
 
+import shutil
 from collections.abc import Callable
 from typing import Any
 
@@ -19,6 +20,7 @@ def launch(job: StageJob, resources: ResourcesConfig, report: Callable[[Progress
     from ray.train import FailureConfig, RunConfig, ScalingConfig
     from ray.train.torch import TorchConfig, TorchTrainer
 
+    name = f"{TAG}-{job.key}-{int(job.launched * 1000)}"
     trainer = TorchTrainer(
         _worker,
         train_loop_config={"job": job, "report": report},
@@ -29,12 +31,15 @@ def launch(job: StageJob, resources: ResourcesConfig, report: Callable[[Progress
         ),
         torch_config=TorchConfig(backend="nccl" if job.gpu else "gloo"),
         run_config=RunConfig(
-            name=f"{TAG}-{job.key}-{int(job.launched * 1000)}",
-            storage_path=f"{job.store}/.train",  # Train keeps its own state there, nothing of ours
+            name=name,
+            storage_path=f"{job.store}/.train",  # all nodes must see it; Train keeps its own state there, nothing of ours
             failure_config=FailureConfig(max_failures=2, controller_failure_limit=30),
         ),
     )
-    return dict(trainer.fit().return_value)
+    try:
+        return dict(trainer.fit().return_value)
+    finally:
+        shutil.rmtree(f"{job.store}/.train/{name}", ignore_errors=True)
 
 
 def _worker(config: dict[str, Any]) -> Record:

@@ -17,7 +17,7 @@ pytestmark = pytest.mark.cluster
 @pytest.fixture
 def slow_second_stage(small):
     """Stage 2 takes some seconds, so that there is a middle to be killed in."""
-    small["sources"]["chat"]["limit"] = 3000
+    small["sources"]["chat"]["limit"] = 2000
     small["search"]["space"]["k"]["values"] = [0, "1/2"]
     return small
 

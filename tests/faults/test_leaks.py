@@ -46,7 +46,7 @@ def held() -> list:
     return groups + [name for name in alive if name != "_AutoscalingCoordinatorActor"]
 
 
-@pytest.mark.parametrize("end", ["finished", "failed", "interrupted", "killed"])
+@pytest.mark.parametrize("end", ["finished", pytest.param("failed", marks=pytest.mark.slow), "interrupted", "killed"])
 def test_nothing_is_left_on_the_cluster(cluster, tmp_path, small, end):
     small["search"]["space"]["k"]["values"] = [0]
     if end in ("interrupted", "killed"):

@@ -1,0 +1,68 @@
+"""What a run reads: unchanged since it was started, and found good before anything is paid for."""
+
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+from data import prepare
+from data.store import Store
+from evaluators import evaluate, sandbox
+from sweeps import lineage
+from sweeps.config import MAY_CHANGE, SweepConfig
+from sweeps.ledger import read
+from sweeps.lineage import Identities
+from sweeps.progress import Progress
+from trainers import base
+
+
+class Changed(ValueError):
+    """A run is to be continued with another configuration or other data."""
+
+
+def try_benchmarks(config: SweepConfig) -> None:
+    """Raises ItemsUnusable for items that cannot be read, sandbox.Escaped where code would have to run unconfined."""
+    for benchmark in evaluate.benchmarks(config.evaluate).values():
+        benchmark.items()
+    if config.evaluate.runs_code and not config.evaluate.allow_unsandboxed_code:
+        sandbox.require()
+
+
+def prepare_sources(config: SweepConfig, progress: Progress) -> None:
+    """Tokenise every source that the store does not hold yet; stop where too many rows are bad."""
+    store = Store(lineage.store_root(config))
+    name = base.fingerprint(config.model)
+    for source_name, source in config.sources.items():
+        for length in lineage.lengths(config):
+            record = prepare.prepare(source, name, lambda: base.open_tokenizer(config.model, store), length, store)
+            bad = sum(record["quarantined"].values())
+            quarantined = f", {bad} in quarantine {record['quarantined']}: {record['quarantine']}" if bad else ""
+            progress.say(f"source {source_name}: {record['used']} of {record['rows']} rows{quarantined}")
+            prepare.refuse_bad_rows(source_name, record, config.data.max_bad_rows)
+
+
+def refuse_changes(folder: Path, config: SweepConfig, known: Identities) -> None:
+    """A run is continued with what it was started with: the fields that may change are listed in MAY_CHANGE."""
+    if not (folder / "config.json").exists():
+        return
+    try:
+        before = _flat(SweepConfig.model_validate_json((folder / "config.json").read_text()).model_dump(mode="json"))
+    except ValueError as error:
+        raise Changed(f"{folder / 'config.json'} cannot be read ({error}); give the run another `name`") from error
+    now = _flat(config.model_dump(mode="json"))
+    changed = [
+        f"  {field}: {before.get(field)!r} before, {now.get(field)!r} now"
+        for field in sorted(before.keys() | now.keys())
+        if before.get(field) != now.get(field) and not field.startswith(MAY_CHANGE)
+    ]
+    started = [e for e in read(folder / "ledger.jsonl") if e["event"] == "run_started"]
+    if started and not changed and started[0]["identities"] != known.plain():
+        changed = ["  the files that the sources, the model or the benchmarks are read from have changed"]
+    if changed:
+        told = "\n".join(changed)
+        raise Changed(f"{folder} was started with another configuration\n{told}\n  give the run another `name`")
+
+
+def _flat(values: Any, path: str = "") -> dict[str, Any]:
+    if isinstance(values, Mapping) and values:
+        return {k: v for name, value in values.items() for k, v in _flat(value, f"{path}.{name}" if path else name).items()}
+    return {path: values}
