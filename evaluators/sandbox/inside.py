@@ -1,24 +1,22 @@
 """The sandboxed process: it takes its job from a pipe, confines itself, runs the program and says how it ended.
 
-Started by `outside.py` as `python -I -S`. Everything that is needed after the filter is on is imported before.
+Started by `outside.py` as `python -I -S`. What is needed after the filter is on is imported before, and little is: every
+program pays for the start.
 """
 
 import ctypes
 import marshal
 import os
-import platform
 import resource
 import sys
-import traceback
-from typing import Any
 
 from evaluators.sandbox import landlock, seccomp
 
 NEW_USER, NEW_NET, NEW_IPC, NEW_UTS = 0x10000000, 0x40000000, 0x08000000, 0x04000000
 PR_SET_PDEATHSIG, PR_SET_DUMPABLE, PR_SET_NO_NEW_PRIVS, SIGKILL = 1, 4, 38, 9
 CAPSET, CAPABILITIES_V3 = {"x86_64": 126, "aarch64": 91}, 0x20080522
-SYSTEM = ("/lib", "/lib64", "/usr/lib", "/usr/lib64", "/usr/local/lib", "/etc/ld.so.cache")
-DEVICES = ("/dev/null", "/dev/urandom")
+SYSTEM = ["/lib", "/lib64", "/usr/lib", "/usr/lib64", "/usr/local/lib", "/etc/ld.so.cache"]
+DEVICES = ["/dev/null", "/dev/urandom"]
 
 
 def main(job: int, verdict: int) -> None:
@@ -40,8 +38,8 @@ def main(job: int, verdict: int) -> None:
     os._exit(0)
 
 
-def _confine(given: dict[str, Any]) -> list[str]:
-    machine = platform.machine()
+def _confine(given: dict) -> list[str]:
+    machine = os.uname().machine
     program = seccomp.build(machine, os.getpid())
     libc = ctypes.CDLL(None, use_errno=True)
     _prctl(libc, PR_SET_PDEATHSIG, SIGKILL)
@@ -66,7 +64,7 @@ def _namespaces(libc: ctypes.CDLL) -> list[str]:
     return ["namespaces"] if libc.unshare(NEW_USER | NEW_NET | NEW_IPC | NEW_UTS) == 0 else []
 
 
-def _limits(given: dict[str, Any]) -> None:
+def _limits(given: dict) -> None:
     for limit, value in given["limits"].items():
         resource.setrlimit(getattr(resource, limit), tuple(value))
 
@@ -82,7 +80,7 @@ def _prctl(libc: ctypes.CDLL, option: int, value: int) -> None:
         raise OSError(ctypes.get_errno(), f"prctl {option}")
 
 
-def _tell(verdict: int, message: dict[str, Any], write: Any = os.write, dumps: Any = marshal.dumps) -> None:
+def _tell(verdict: int, message: dict, write=os.write, dumps=marshal.dumps) -> None:  # type: ignore[no-untyped-def]
     # The functions are bound when the module is loaded: a program may replace os.write, and gains nothing by it.
     text = dumps(message)
     write(verdict, len(text).to_bytes(4, "big") + text)
@@ -90,6 +88,7 @@ def _tell(verdict: int, message: dict[str, Any], write: Any = os.write, dumps: A
 
 def _last_line(error: BaseException) -> str:
     try:
-        return traceback.format_exception_only(error)[-1].strip()[:500]
+        said = f"{type(error).__name__}: {error}"
+        return said.removesuffix(": ").splitlines()[0][:500]
     except BaseException:  # an exception whose own text fails
         return type(error).__name__

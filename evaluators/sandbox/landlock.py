@@ -4,7 +4,6 @@ import ctypes
 import os
 import stat
 import struct
-from collections.abc import Iterable
 
 CREATE_RULESET, ADD_RULE, RESTRICT_SELF = 444, 445, 446
 EXECUTE, WRITE_FILE, READ_FILE, READ_DIR = 1 << 0, 1 << 1, 1 << 2, 1 << 3
@@ -20,7 +19,7 @@ def abi() -> int:
     return max(0, int(_libc().syscall(CREATE_RULESET, None, 0, 1)))
 
 
-def restrict(readable: Iterable[str], devices: Iterable[str], writable: str, version: int) -> None:
+def restrict(readable: list[str], devices: list[str], writable: str, version: int) -> None:
     """Leave this process the readable trees, the devices and the writable folder, with all that a version can refuse.
 
     Raises OSError where the kernel refuses. `no_new_privs` must be set.

@@ -25,6 +25,7 @@ ROOT = str(Path(__file__).parents[2])
 WATCH_EVERY_S = 0.05
 KEPT_OUTPUT = 1 << 16
 SECRET_BYTES = 16
+MOST_AT_A_TIME = 32
 LATE, FLOOD = "too late", "too much written into its folder"
 
 
@@ -54,11 +55,11 @@ class Result:
 
 
 def run_all(programs: Sequence[str], limits: Limits | None = None, parallel: int | None = None) -> list[Result]:
-    """Results in the order of the programs; as many at a time as this process has cores.
+    """Results in the order of the programs; as many at a time as this process has cores, up to MOST_AT_A_TIME.
 
     A program that ran out of time is tried once more, alone, since a busy machine is not the program's fault.
     """
-    with ThreadPoolExecutor(parallel or len(os.sched_getaffinity(0))) as pool:
+    with ThreadPoolExecutor(parallel or min(len(os.sched_getaffinity(0)), MOST_AT_A_TIME)) as pool:
         results = list(pool.map(lambda program: run(program, limits), programs))
     late = [i for i, result in enumerate(results) if result.verdict == "timeout"]
     return [run(programs[i], limits) if i in late else result for i, result in enumerate(results)]
@@ -84,8 +85,6 @@ class _Process:
         self._limits, self._folder = limits, folder
         self._nonce = secrets.token_bytes(SECRET_BYTES)
         self._told = b""
-        self._status: int | None = None
-        self._cpu_s = 0.0
         self._until = time.monotonic() + limits.wall_s
         job, feed = os.pipe()
         self._verdict, tell = os.pipe()
@@ -110,7 +109,7 @@ class _Process:
         if "confined_by" not in first:
             return Result("refused", str(first.get("refused", "the sandbox did not start")), (), (), usage)
         confined_by = tuple(first["confined_by"])
-        if stopped == LATE or usage >= self._limits.cpu_s or self._status == -signal.SIGXCPU:
+        if stopped == LATE or usage >= self._limits.cpu_s or self._child.returncode == -signal.SIGXCPU:
             limit = f"{self._limits.cpu_s} s of CPU time or {self._limits.wall_s:g} s"
             return Result("timeout", f"more than {limit}", confined_by, (), usage)
         if stopped:
@@ -136,26 +135,24 @@ class _Process:
     def _watch(self) -> str:
         """Read what is written until the process ends; why it was killed, "" where it was not."""
         assert self._child.stdout is not None
+        ended, why = os.pidfd_open(self._child.pid), ""
         with selectors.DefaultSelector() as ready:
-            ready.register(self._verdict, selectors.EVENT_READ)
-            ready.register(self._child.stdout, selectors.EVENT_READ)
-            while not (why := self._too_much()) and self._status is None:
-                # A program may close its descriptors and go on: its end is what counts.
-                for key, _ in ready.select(WATCH_EVERY_S) if ready.get_map() else self._pause():
-                    if not self._read(key.fd):
+            # A program may close its descriptors and go on: its end is what counts.
+            for source in (ended, self._verdict, self._child.stdout):
+                ready.register(source, selectors.EVENT_READ)
+            while ended in ready.get_map() and not (why := self._too_much()):
+                for key, _ in ready.select(WATCH_EVERY_S):
+                    if key.fd == ended or not self._read(key.fd):
                         ready.unregister(key.fileobj)
-                if not ready.get_map():
-                    self._wait(os.WNOHANG)
+        os.close(ended)
+        while not why and self._read(self._verdict):
+            pass  # what was written just before the end
         return why
 
     def _too_much(self) -> str:
         if time.monotonic() > self._until:
             return LATE
         return FLOOD if _size(self._folder) > self._limits.folder else ""
-
-    def _pause(self) -> list[Any]:
-        time.sleep(WATCH_EVERY_S / 10)
-        return []
 
     def _read(self, descriptor: int) -> bool:
         """Take what is there; false at the end. Output of the program is thrown away, the verdict kept up to a limit."""
@@ -166,20 +163,15 @@ class _Process:
 
     def _reap(self) -> float:
         """End whatever is left of the process and close everything; the CPU seconds that it used."""
-        if self._status is None:
-            os.killpg(self._child.pid, signal.SIGKILL)
-            self._wait(0)
+        with contextlib.suppress(ProcessLookupError):
+            os.killpg(self._child.pid, signal.SIGKILL)  # it changes nothing for a process that has ended
+        # wait4 and not Popen.wait, which would throw the CPU time away.
+        _, status, usage = os.wait4(self._child.pid, 0)
+        self._child.returncode = os.waitstatus_to_exitcode(status)
         assert self._child.stdout is not None
         self._child.stdout.close()
         os.close(self._verdict)
-        return self._cpu_s
-
-    def _wait(self, options: int) -> None:
-        """Take the exit status and the CPU time, which Popen would throw away."""
-        pid, status, usage = os.wait4(self._child.pid, options)
-        if pid:
-            self._status = self._child.returncode = os.waitstatus_to_exitcode(status)
-            self._cpu_s = usage.ru_utime + usage.ru_stime
+        return usage.ru_utime + usage.ru_stime
 
     def _ending(self) -> str:
         code = self._child.returncode
