@@ -6,6 +6,7 @@ from pathlib import Path
 from typing import Any
 
 from data.store import Store, write_atomically
+from sweeps import results
 from sweeps.config import SweepConfig
 from sweeps.ledger import Event, Ledger, read, told
 from sweeps.lineage import EVALUATIONS, run_folder, store_root
@@ -55,7 +56,9 @@ class Recorder:
         folder = self._folder / "trials" / f"{number:04d}"
         self._write_trial(folder, params, outcome)
         self._note_reused(number, outcome)
-        self.note("trial_finished", trial=number, params=params, **outcome)
+        cost = results.cost(self.events, number, outcome.get("stages", ()))
+        end = {"error": None, "scores": {}} | outcome | cost
+        self.note("trial_finished", trial=number, params=params, **end)
         self._tell(number, outcome)
 
     def _replay(self) -> list[tuple[int, Params]]:

@@ -35,7 +35,7 @@ def rows(events: Sequence[Event], config: SweepConfig) -> list[Row]:
         | {name: t["params"].get(name) for name in params}
         | _scores(t, benchmarks)
         | {"specialist": t.get("specialist"), "general": t.get("general")}
-        | {"device_seconds": spent.get(t["trial"], 0.0), "saved_device_seconds": _saved(t, made)}
+        | _cost(t["trial"], t.get("stages") or (), spent, made)
         | {"error": t.get("error")}
         for t in trials(events)
     ]
@@ -59,6 +59,11 @@ def costs(events: Iterable[Event]) -> dict[str, tuple[int | None, float]]:
         elif event["event"] == "stage_reused":
             paid.setdefault(event["key"], (None, event["device_seconds"]))
     return paid
+
+
+def cost(events: Sequence[Event], trial: int, stages: Iterable[str]) -> Row:
+    """Device-seconds that a trial was charged, and those that it did not have to spend for its stages."""
+    return _cost(trial, stages, charges(events), costs(events))
 
 
 def points(events: Sequence[Event]) -> list[Point]:
@@ -107,9 +112,9 @@ def _scores(trial: Event, benchmarks: Sequence[str]) -> Row:
     return {k: v for name in benchmarks for k, v in ((name, values.get(name)), (f"{name}_stderr", errors.get(name)))}
 
 
-def _saved(trial: Event, made: Mapping[str, tuple[int | None, float]]) -> float:
-    stages = [made[key] for key in trial.get("stages") or () if key in made]
-    return sum((seconds for payer, seconds in stages if payer != trial["trial"]), 0.0)
+def _cost(trial: int, stages: Iterable[str], spent: Mapping[int, float], made: Mapping[str, tuple[int | None, float]]) -> Row:
+    saved = (made[key][1] for key in stages if key in made and made[key][0] != trial)
+    return {"device_seconds": spent.get(trial, 0.0), "saved_device_seconds": sum(saved, 0.0)}
 
 
 def _schema(config: SweepConfig) -> pa.Schema:

@@ -57,6 +57,17 @@ def test_device_seconds_of_the_trials_are_those_of_the_ledger(finished):
     assert saved == pytest.approx([shared["device_seconds"]] * 2)
 
 
+def test_the_ledger_says_of_each_trial_what_the_table_says(finished):
+    folder, _ = finished
+    ended = {e["trial"]: e for e in events(folder) if e["event"] == "trial_finished"}
+    for row in csv.DictReader((folder / "trials.csv").open()):
+        event = ended[int(row["trial"])]
+        assert (event["state"], event["error"], event["params"]["k"]) == (row["state"], None, float(row["k"]))
+        assert event["scores"] == {name: float(row[name]) for name in ("toy_math", "toy_chat")}
+        for name in ("device_seconds", "saved_device_seconds"):
+            assert event[name] == pytest.approx(float(row[name]))
+
+
 def test_the_study_can_be_opened_with_optuna(finished):
     import optuna
 

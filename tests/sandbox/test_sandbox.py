@@ -1,5 +1,6 @@
 """The sandbox: what must run, what must not, and as whom."""
 
+import contextlib
 import json
 import os
 import shutil
@@ -50,11 +51,11 @@ def blocked(found: dict) -> None:
     assert found["damage"] == []
 
 
-def python_of(user: int) -> str:
+def interpreter_for(user: int) -> str:
     """An interpreter that the user may start."""
     for python in (sys.executable, "/usr/bin/python3"):
-        ended = subprocess.run([python, "-c", ""], user=user, group=user, cwd="/", capture_output=True, check=False)
-        if ended.returncode == 0:
+        with contextlib.suppress(PermissionError):
+            subprocess.run([python, "-c", ""], user=user, group=user, cwd="/", check=True)
             return python
     pytest.skip("no interpreter that an unprivileged user may start")
 
@@ -66,13 +67,7 @@ def test_every_attack_is_blocked(readable, landlock):
 
 @pytest.mark.skipif(os.geteuid() != 0, reason="needs root to become somebody else")
 def test_every_attack_is_blocked_for_an_unprivileged_user(readable):
-    def start_as(*command, **more):
-        return subprocess.run(*command, user=NOBODY, group=NOBODY, **more)
-
-    try:
-        python = python_of(NOBODY)
-    except PermissionError:
-        python = "/usr/bin/python3"
+    python = interpreter_for(NOBODY)
     blocked(corpus(python, readable, Limits.landlock, user=NOBODY, group=NOBODY, extra_groups=[]))
 
 
