@@ -6,8 +6,8 @@ import sys
 
 import pytest
 import yaml
-from conftest import ROOT, fulcrum
 
+from conftest import ROOT, fulcrum
 from sweeps import lineage, loading
 from sweeps.loading import ConfigError, parse, with_params
 

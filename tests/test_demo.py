@@ -6,8 +6,9 @@ import signal
 import subprocess
 
 import pytest
+
 from conftest import FULCRUM, ROOT, fulcrum
-from runs import events, finished_stages, table, wait_for
+from run_folders import events, finished_stages, table, wait_for
 
 pytestmark = [pytest.mark.slow, pytest.mark.cluster]
 

@@ -6,8 +6,9 @@ import sqlite3
 
 import pytest
 import yaml
+
 from conftest import fulcrum
-from runs import events, finished_stages, table
+from run_folders import events, finished_stages, table
 
 pytestmark = pytest.mark.cluster
 

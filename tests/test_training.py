@@ -9,9 +9,9 @@ from dataclasses import replace
 
 import pytest
 import torch
-from conftest import ROOT
 from safetensors.torch import load_file
 
+from conftest import ROOT
 from data import prepare, sources
 from data.config import SourceConfig
 from data.prepare import prepared_key

@@ -8,8 +8,9 @@ import uuid
 import psutil
 import pytest
 import yaml
+
 from conftest import FULCRUM, ROOT, fulcrum
-from runs import events, finished_stages, marked, table, wait_for
+from run_folders import events, finished_stages, marked, table, wait_for
 
 pytestmark = pytest.mark.cluster
 

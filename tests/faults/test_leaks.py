@@ -7,8 +7,9 @@ import uuid
 
 import pytest
 import yaml
+
 from conftest import FULCRUM, ROOT
-from runs import events, finished_stages, marked, wait_for
+from run_folders import events, finished_stages, marked, wait_for
 
 pytestmark = pytest.mark.cluster
 

@@ -9,8 +9,8 @@ import subprocess
 import sys
 
 import pytest
-from conftest import ROOT
 
+from conftest import ROOT
 from evaluators import sandbox
 from evaluators.sandbox import Limits, calls, run, run_all, seccomp
 from evaluators.sandbox.suspicion import means
