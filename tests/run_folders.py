@@ -1,6 +1,7 @@
 """Reading run folders, and watching the processes of a run."""
 
 import csv
+import signal
 import time
 from pathlib import Path
 
@@ -21,6 +22,11 @@ def table(folder: Path) -> list[dict]:
     """The rows of trials.csv without the columns that depend on time."""
     rows = csv.DictReader((folder / "trials.csv").open())
     return [{name: value for name, value in row.items() if not name.endswith("_seconds")} for row in rows]
+
+
+def heed_interrupts() -> None:
+    """For a child process: a shell that starts tests in the background has them ignore Ctrl-C, and children inherit that."""
+    signal.signal(signal.SIGINT, signal.SIG_DFL)
 
 
 def wait_for(condition, seconds: float = 300, what=""):

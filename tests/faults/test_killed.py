@@ -10,7 +10,7 @@ import pytest
 import yaml
 
 from conftest import FULCRUM, ROOT, fulcrum
-from run_folders import events, finished_stages, marked, table, wait_for
+from run_folders import events, finished_stages, heed_interrupts, marked, table, wait_for
 
 pytestmark = pytest.mark.cluster
 
@@ -32,6 +32,7 @@ def start(work, mark, *more) -> subprocess.Popen:
         stdout=subprocess.PIPE,
         stderr=subprocess.STDOUT,
         text=True,
+        preexec_fn=heed_interrupts,
     )
 
 

@@ -9,7 +9,7 @@ import pytest
 import yaml
 
 from conftest import FULCRUM, ROOT
-from run_folders import events, finished_stages, marked, wait_for
+from run_folders import events, finished_stages, heed_interrupts, marked, wait_for
 
 pytestmark = pytest.mark.cluster
 
@@ -34,7 +34,15 @@ def start(work, config, cluster, mark) -> subprocess.Popen:
     (work / "c.yaml").write_text(yaml.safe_dump(config))
     environment = {**os.environ, "PYTHONPATH": str(ROOT), "FULCRUM_TEST": mark}
     command = [*FULCRUM, "run", "c.yaml", "--address", cluster.address]
-    return subprocess.Popen(command, cwd=work, env=environment, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True)
+    return subprocess.Popen(
+        command,
+        cwd=work,
+        env=environment,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.STDOUT,
+        text=True,
+        preexec_fn=heed_interrupts,
+    )
 
 
 def held() -> list:
