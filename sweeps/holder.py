@@ -8,6 +8,7 @@ monotonic clock: clocks of two machines are never compared.
 import _thread
 import json
 import os
+import signal
 import socket
 import threading
 import time
@@ -44,7 +45,7 @@ class Holder:
 
 
 class Hold:
-    """Holds a run while the `with` block runs. Raises Held where someone else does."""
+    """Holds a run while the `with` block runs; SIGTERM then interrupts as Ctrl-C does. Raises Held where someone else holds."""
 
     def __init__(self, folder: Path, say: Callable[[str], None] = print) -> None:
         self._path = folder / "holder.json"
@@ -63,12 +64,14 @@ class Hold:
         current = read(self._path)
         if current is None or current.token != self._me.token:
             raise Held(f"{self._path.parent} is held by {current}; wait for it or stop it")
+        self._before = signal.signal(signal.SIGTERM, signal.default_int_handler)
         self._thread.start()
         return self
 
     def __exit__(self, *_: object) -> None:
         self._stop.set()
         self._thread.join()
+        signal.signal(signal.SIGTERM, self._before)
         if not self.lost:
             self._path.unlink(missing_ok=True)
 
@@ -93,7 +96,8 @@ class Hold:
             if found is None or found.token != self._me.token:
                 # Stopped for so long that another took over: writing on would give the ledger two writers.
                 self.lost = True
-                _thread.interrupt_main()
+                # By SIGTERM, because a shell may have told this process to ignore Ctrl-C.
+                _thread.interrupt_main(signal.SIGTERM)
                 return
             self._me = Holder(**asdict(self._me) | {"counter": self._me.counter + 1})
             self._write()
