@@ -24,13 +24,6 @@ Fraction = Annotated[float, BeforeValidator(parse_fraction)]
 def count(fraction: float, rows: int) -> int:
     """How many of `rows` rows a fraction takes, halves rounded up: 1/256 of 110,142 is 430.
 
-    A float such as 0.1 stands for the short decimal that prints as it, so that 0.1 of 5 rows is exactly a half.
+    The float stands for the simplest fraction beside it, 0.1 for 1/10, so that 0.1 of 5 rows is exactly a half.
     """
-    exact = Rational(fraction) if _is_dyadic(fraction) else Rational(repr(float(fraction)))
-    nearest = exact.limit_denominator(1_000_000) if abs(exact - exact.limit_denominator(1_000_000)) < 1e-15 else exact
-    return floor(nearest * rows + Rational(1, 2))
-
-
-def _is_dyadic(fraction: float) -> bool:
-    """Whether the float is exactly a small power-of-two fraction such as 1/256."""
-    return Rational(fraction).denominator <= 2**20
+    return floor(Rational(fraction).limit_denominator(1_000_000) * rows + Rational(1, 2))

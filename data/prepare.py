@@ -1,7 +1,7 @@
 """Preparing a source: parsed, tokenised and kept in the store as Arrow, so that no other run, k or strategy does it again.
 
 The entry `prepared/<key>` holds `data/` (columns `input_ids`, `labels`, `length`) and `quarantine.jsonl`; its record counts
-rows, quarantined rows by reason, tokens and labelled tokens.
+rows, quarantined rows by reason, tokens and rows that were cut.
 """
 
 import json

@@ -8,14 +8,11 @@ from math import floor
 from typing import Any
 
 from sweeps.config import SweepConfig
+from sweeps.errors import ClusterTooSmall
 from sweeps.tasks import environment
 from trainers.config import ResourcesConfig
 
 LEAVE_WITHIN_S = 20.0
-
-
-class ClusterTooSmall(RuntimeError):
-    """No stage of the sweep fits the cluster."""
 
 
 @contextmanager

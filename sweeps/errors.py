@@ -18,6 +18,10 @@ INTERRUPTED = 130
 WRONG_INPUT = (ConfigError, Changed, SourceUnusable, TooManyBadRows, ItemsUnusable, Held, Escaped)
 
 
+class ClusterTooSmall(RuntimeError):
+    """No stage of the sweep fits the cluster."""
+
+
 def exit_code(error: BaseException, console: Console) -> int:
     """Print what a person needs and return the exit code."""
     if isinstance(error, SystemExit):
@@ -27,7 +31,7 @@ def exit_code(error: BaseException, console: Console) -> int:
     if isinstance(error, TyperException):
         console.print(f"error: {error.format_message().rstrip('.')}; see fulcrum --help", markup=False, soft_wrap=True)
         return error.exit_code
-    if not isinstance(error, (*WRONG_INPUT, FileNotFoundError, ValueError)):
+    if not isinstance(error, (*WRONG_INPUT, ClusterTooSmall, FileNotFoundError, ValueError)):
         console.print("".join(traceback.format_exception(error)), markup=False, soft_wrap=True)
     console.print(f"error: {error}", markup=False, soft_wrap=True)
     return 2 if isinstance(error, WRONG_INPUT) else 1

@@ -79,9 +79,10 @@ class StageGraph:
         mixture = {share.name: share.fraction for share in job.shares}
         about = {"key": job.key, "parent": job.parent, "strategy": strategy, "mixture": mixture, "trial": trial}
         make = train_stage.options(**stage_options(self._resources))
-        record = await self._held("stage", about, lambda: make.remote(job, self._resources, self._me), job.devices)
-        self._progress.pop(job.key, None)
-        return record
+        try:
+            return await self._held("stage", about, lambda: make.remote(job, self._resources, self._me), job.devices)
+        finally:
+            self._progress.pop(job.key, None)
 
     async def _evaluate(self, trial: int, lineage: Lineage) -> Record:
         about = {"key": lineage.keys[-1], "fraction": 1.0, "trial": trial, "evaluation": lineage.evaluation}
@@ -109,7 +110,7 @@ class StageGraph:
 
 
 def reason(error: BaseException) -> str:
-    """The first line that says what went wrong, without Ray's wrapping and traceback."""
+    """The line that says what went wrong, without Ray's wrapping and traceback."""
     cause = getattr(error, "cause", None) or error
     inner = getattr(cause, "worker_failures", None)
     if isinstance(inner, dict) and inner:

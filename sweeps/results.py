@@ -99,7 +99,7 @@ def write(folder: Path, events: Sequence[Event], config: SweepConfig) -> Balance
 
 def best(config: SweepConfig, chosen: BalancePoint) -> str:
     """The balance point as a configuration that `fulcrum train` runs."""
-    values = with_params(config, chosen.params).model_dump(mode="json", exclude_defaults=True)
+    values = with_params(config, chosen.params).model_dump(mode="json", exclude_none=True)
     values.pop("search", None)
     values["name"] = f"{config.name}-best"
     head = f"# trial {chosen.trial} of {config.name}: {chosen.reason}\n"

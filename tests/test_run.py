@@ -162,6 +162,16 @@ def test_a_source_with_too_many_bad_rows_stops_the_run_before_ray(tmp_path, smal
     assert "math.jsonl:10" in [row.get("place") for row in kept]
 
 
+def test_a_stage_that_fits_no_node_ends_with_what_is_asked_and_what_is_there(tmp_path, small):
+    small["resources"] = {"workers": 64}
+    (tmp_path / "c.yaml").write_text(yaml.safe_dump(small))
+    ended = fulcrum("run", "c.yaml", cwd=tmp_path)
+    assert ended.returncode == 1
+    assert "'CPU': 64" in ended.stderr
+    assert "lower resources.workers" in ended.stderr
+    assert "Traceback" not in ended.stderr
+
+
 def test_a_failed_stage_fails_its_trial_with_the_reason_and_the_run_with_1(tmp_path, small):
     small["search"]["space"]["k"]["values"] = [0]
     sizes = {"hidden_size": 32, "intermediate_size": 64, "num_hidden_layers": 1, "num_attention_heads": 2}
