@@ -12,6 +12,7 @@ from pydantic import TypeAdapter, ValidationError
 
 from data import sources
 from sweeps.config import Parameter, SweepConfig
+from sweeps.dotted import with_value
 from trainers.config import TrainConfig
 from trainers.keys import NOT_MATHS
 from trainers.recipe import NEEDED
@@ -185,8 +186,6 @@ def _examples(parameter: Any) -> list[Any]:
 
 def _bounds(values: Values, key: str, examples: Sequence[Any]) -> Iterator[Problem]:
     """Values that the field of a parameter does not take."""
-    from sweeps.loading import with_value
-
     for value in examples:
         try:
             SweepConfig.model_validate(with_value(values, key, value))

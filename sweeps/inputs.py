@@ -1,14 +1,13 @@
 """What a run reads: unchanged since it was started, and found good before anything is paid for."""
 
-from collections.abc import Mapping
 from pathlib import Path
-from typing import Any
 
 from data import prepare
 from data.store import Store
 from evaluators import evaluate, sandbox
 from sweeps import lineage
 from sweeps.config import MAY_CHANGE, SweepConfig
+from sweeps.dotted import flat
 from sweeps.ledger import read
 from sweeps.lineage import Identities
 from sweeps.progress import Progress
@@ -45,10 +44,10 @@ def refuse_changes(folder: Path, config: SweepConfig, known: Identities) -> None
     if not (folder / "config.json").exists():
         return
     try:
-        before = _flat(SweepConfig.model_validate_json((folder / "config.json").read_text()).model_dump(mode="json"))
+        before = flat(SweepConfig.model_validate_json((folder / "config.json").read_text()).model_dump(mode="json"))
     except ValueError as error:
         raise Changed(f"{folder / 'config.json'} cannot be read ({error}); give the run another `name`") from error
-    now = _flat(config.model_dump(mode="json"))
+    now = flat(config.model_dump(mode="json"))
     changed = [
         f"  {field}: {before.get(field)!r} before, {now.get(field)!r} now"
         for field in sorted(before.keys() | now.keys())
@@ -60,9 +59,3 @@ def refuse_changes(folder: Path, config: SweepConfig, known: Identities) -> None
     if changed:
         told = "\n".join(changed)
         raise Changed(f"{folder} was started with another configuration\n{told}\n  give the run another `name`")
-
-
-def _flat(values: Any, path: str = "") -> dict[str, Any]:
-    if isinstance(values, Mapping) and values:
-        return {k: v for name, value in values.items() for k, v in _flat(value, f"{path}.{name}" if path else name).items()}
-    return {path: values}

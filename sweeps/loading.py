@@ -3,7 +3,6 @@
 import os
 import re
 from collections.abc import Iterable, Mapping, Sequence
-from copy import deepcopy
 from difflib import get_close_matches
 from importlib.resources import files
 from pathlib import Path
@@ -15,6 +14,7 @@ from pydantic import BaseModel, ValidationError
 from sweeps import checks
 from sweeps.checks import Problem, is_file
 from sweeps.config import SweepConfig
+from sweeps.dotted import with_value
 
 VARIABLE = re.compile(r"\$\{([A-Za-z_][A-Za-z0-9_]*)(?::-([^}]*))?\}")
 
@@ -68,19 +68,6 @@ def with_params(config: SweepConfig, params: Mapping[str, Any]) -> SweepConfig:
     for key, value in params.items():
         values = with_value(values, key, value)
     return SweepConfig.model_validate(values)
-
-
-def with_value(values: Mapping[str, Any], key: str, value: Any) -> dict[str, Any]:
-    """A copy of nested mappings with one value set at a dotted path."""
-    changed = deepcopy(dict(values))
-    place = changed
-    *parents, last = key.split(".")
-    for name in parents:
-        if not isinstance(place.get(name), dict):
-            place[name] = {}
-        place = place[name]
-    place[last] = value
-    return changed
 
 
 def read(where: str) -> dict[str, Any]:

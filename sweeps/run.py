@@ -33,7 +33,7 @@ def sweep(config: SweepConfig, progress: Progress, address: str | None = None) -
     inputs.try_benchmarks(config)
     inputs.prepare_sources(config, progress)
     with Hold(folder, progress.say):
-        _write_config(folder, config)
+        write_config(folder, config)
         ledger = Ledger(folder / "ledger.jsonl")
         try:
             recorder = Recorder(config, ledger, progress)
@@ -110,7 +110,8 @@ def conclude(folder: Path, config: SweepConfig) -> BalancePoint | None:
     return chosen
 
 
-def _write_config(folder: Path, config: SweepConfig) -> None:
+def write_config(folder: Path, config: SweepConfig) -> None:
+    """`config.json`, every value, and `sweep.yaml`, those that were set."""
     values = config.model_dump(mode="json")
     write_atomically(folder / "config.json", json.dumps(values, indent=2).encode())
     given = config.model_dump(mode="json", exclude_unset=True)

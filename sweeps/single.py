@@ -1,17 +1,16 @@
 """Training one recipe without a search."""
 
-import json
 import shutil
 from pathlib import Path
 
-from data.store import Store, write_atomically
+from data.store import Store
 from sweeps import lineage
 from sweeps.config import SweepConfig
 from sweeps.holder import Hold
 from sweeps.inputs import prepare_sources, refuse_changes
 from sweeps.ledger import Ledger
 from sweeps.progress import Progress
-from sweeps.run import terminable
+from sweeps.run import terminable, write_config
 from trainers.job import KIND
 
 POLL_S = 0.5
@@ -24,7 +23,7 @@ def train(config: SweepConfig, progress: Progress, address: str | None = None) -
     refuse_changes(folder, config, known)
     prepare_sources(config, progress)
     with Hold(folder, progress.say):
-        write_atomically(folder / "config.json", json.dumps(config.model_dump(mode="json"), indent=2).encode())
+        write_config(folder, config)
         path = lineage.lineage(lineage.absolute(config), known)
         store = Store(lineage.store_root(config))
         if store.record(KIND, path.keys[-1]) is None:

@@ -1,12 +1,15 @@
 """Reading run folders, and watching the processes of a run."""
 
 import csv
+import os
 import signal
+import subprocess
 import time
 from pathlib import Path
 
 import psutil
 
+from conftest import FULCRUM, ROOT
 from sweeps.ledger import read
 
 
@@ -22,6 +25,19 @@ def table(folder: Path) -> list[dict]:
     """The rows of trials.csv without the columns that depend on time."""
     rows = csv.DictReader((folder / "trials.csv").open())
     return [{name: value for name, value in row.items() if not name.endswith("_seconds")} for row in rows]
+
+
+def start(work: Path, mark: str, *more: str) -> subprocess.Popen:
+    """Start `fulcrum run c.yaml` in a folder, with a mark in the environment of all its processes."""
+    return subprocess.Popen(
+        [*FULCRUM, "run", "c.yaml", *more],
+        cwd=work,
+        env={**os.environ, "PYTHONPATH": str(ROOT), "FULCRUM_TEST": mark},
+        stdout=subprocess.PIPE,
+        stderr=subprocess.STDOUT,
+        text=True,
+        preexec_fn=heed_interrupts,
+    )
 
 
 def heed_interrupts() -> None:

@@ -1,16 +1,14 @@
 """Kill a run, or interrupt it: nothing is left behind, and the same command finishes it with the same table."""
 
-import os
 import signal
-import subprocess
 import uuid
 
 import psutil
 import pytest
 import yaml
 
-from conftest import FULCRUM, ROOT, fulcrum
-from run_folders import events, finished_stages, heed_interrupts, marked, table, wait_for
+from conftest import fulcrum
+from run_folders import events, finished_stages, marked, start, table, wait_for
 
 pytestmark = pytest.mark.cluster
 
@@ -21,19 +19,6 @@ def slow_second_stage(small):
     small["sources"]["chat"]["limit"] = 2000
     small["search"]["space"]["k"]["values"] = [0, "1/2"]
     return small
-
-
-def start(work, mark, *more) -> subprocess.Popen:
-    environment = {**os.environ, "PYTHONPATH": str(ROOT), "FULCRUM_TEST": mark}
-    return subprocess.Popen(
-        [*FULCRUM, "run", "c.yaml", *more],
-        cwd=work,
-        env=environment,
-        stdout=subprocess.PIPE,
-        stderr=subprocess.STDOUT,
-        text=True,
-        preexec_fn=heed_interrupts,
-    )
 
 
 def in_second_stage(folder):

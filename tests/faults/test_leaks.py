@@ -2,14 +2,12 @@
 
 import os
 import signal
-import subprocess
 import uuid
 
 import pytest
 import yaml
 
-from conftest import FULCRUM, ROOT
-from run_folders import events, finished_stages, heed_interrupts, marked, wait_for
+from run_folders import events, finished_stages, marked, start, wait_for
 
 pytestmark = pytest.mark.cluster
 
@@ -27,22 +25,6 @@ def cluster():
     ray.shutdown()
     ray_cluster.shutdown()
     del os.environ["RAY_AUTH_MODE"]
-
-
-def start(work, config, cluster, mark) -> subprocess.Popen:
-    config |= {"storage": f"file://{work}/runs", "resources": {"workers": 1}}
-    (work / "c.yaml").write_text(yaml.safe_dump(config))
-    environment = {**os.environ, "PYTHONPATH": str(ROOT), "FULCRUM_TEST": mark}
-    command = [*FULCRUM, "run", "c.yaml", "--address", cluster.address]
-    return subprocess.Popen(
-        command,
-        cwd=work,
-        env=environment,
-        stdout=subprocess.PIPE,
-        stderr=subprocess.STDOUT,
-        text=True,
-        preexec_fn=heed_interrupts,
-    )
 
 
 def held() -> list:
@@ -65,7 +47,9 @@ def test_nothing_is_left_on_the_cluster(cluster, tmp_path, small, end):
             "intermediate_size": 32, "num_hidden_layers": 1, "num_attention_heads": 2, "num_key_value_heads": 2},
             "tokenizer": "characters"}  # fmt: skip
     mark = uuid.uuid4().hex
-    run = start(tmp_path, small, cluster, mark)
+    small |= {"storage": f"file://{tmp_path}/runs", "resources": {"workers": 1}}
+    (tmp_path / "c.yaml").write_text(yaml.safe_dump(small))
+    run = start(tmp_path, mark, "--address", cluster.address)
     folder = tmp_path / "runs" / "small"
     if end in ("interrupted", "killed"):
         wait_for(lambda: [e for e in events(folder) if e["event"] == "stage_started" and e["parent"]], what="stage 2")
