@@ -11,7 +11,7 @@ import shutil
 import tempfile
 import time
 import uuid
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
@@ -67,29 +67,50 @@ class Store:
 
         `record` is read when the block ends, so the block may still fill it.
         """
-        attempt = f"{int(time.time())}-{uuid.uuid4().hex[:8]}"
-        remote = f"{self._entry(kind, key)}/{attempt}"
-        folder = Path(remote) if self._local else Path(tempfile.mkdtemp(prefix="fulcrum-"))
-        folder.mkdir(parents=True, exist_ok=True)
+        attempt = self.attempt()
+        folder = self.scratch(kind, key, attempt)
         try:
             yield folder
-            self._publish(kind, key, attempt, folder, record)
+            self.publish(kind, key, attempt, record, self.put(kind, key, attempt, folder))
         except BaseException:
             shutil.rmtree(folder, ignore_errors=True)
             raise
         if not self._local:
             shutil.rmtree(folder)
 
-    def _publish(self, kind: str, key: str, attempt: str, folder: Path, record: Record) -> None:
-        files = sorted(p for p in folder.rglob("*") if p.is_file())
-        sums = {p.relative_to(folder).as_posix(): file_digest(p) for p in files}
-        if self._local:
-            for path in files:
+    def attempt(self) -> str:
+        """A fresh name for an attempt at an entry. Processes that write one entry together share it."""
+        return f"{int(time.time())}-{uuid.uuid4().hex[:8]}"
+
+    def scratch(self, kind: str, key: str, attempt: str) -> Path:
+        """A local folder to write the files of an attempt into: already their place on a local disk, else a temporary one."""
+        folder = Path(f"{self._entry(kind, key)}/{attempt}") if self._local else Path(tempfile.mkdtemp(prefix="fulcrum-"))
+        folder.mkdir(parents=True, exist_ok=True)
+        return folder
+
+    def put(self, kind: str, key: str, attempt: str, folder: Path, names: Sequence[str] | None = None) -> dict[str, str]:
+        """Make files of a scratch folder durable, all or the named ones; their SHA-256 by relative path."""
+        files = [folder / name for name in names] if names is not None else sorted(p for p in folder.rglob("*") if p.is_file())
+        for path in files:
+            if self._local:
                 _flush(path)
-        else:
-            pafs.copy_files(str(folder), f"{self._entry(kind, key)}/{attempt}", destination_filesystem=self._fs)
-        done = {**record, "kind": kind, "key": key, "attempt": attempt, "checksums": sums, "time": time.time()}
+            else:
+                target = f"{self._entry(kind, key)}/{attempt}/{path.relative_to(folder).as_posix()}"
+                pafs.copy_files(str(path), target, destination_filesystem=self._fs)
+        return {path.relative_to(folder).as_posix(): file_digest(path) for path in files}
+
+    def publish(self, kind: str, key: str, attempt: str, record: Record, checksums: Mapping[str, str]) -> None:
+        """Write the marker of an attempt whose files are all put: from here on the entry exists."""
+        done = {**record, "kind": kind, "key": key, "attempt": attempt, "checksums": dict(checksums), "time": time.time()}
         self._mark(self._entry(kind, key), json.dumps(done, sort_keys=True).encode())
+
+    def delete(self, kind: str, key: str) -> None:
+        """Remove an entry, its marker first, so that no reader finds half of one. Nothing happens where there is none."""
+        entry = self._entry(kind, key)
+        if self._fs.get_file_info(f"{entry}/DONE").type != pafs.FileType.NotFound:
+            self._fs.delete_file(f"{entry}/DONE")
+        if self._fs.get_file_info(entry).type != pafs.FileType.NotFound:
+            self._fs.delete_dir(entry)
 
     def _mark(self, entry: str, text: bytes) -> None:
         if not self._local:  # an object store's put is atomic
