@@ -6,6 +6,7 @@ File hashes are cached by path, size and mtime, because a 26 GB model is asked f
 import hashlib
 import json
 import os
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -23,13 +24,19 @@ def file_digest(path: Path) -> str:
     stat = path.stat()
     if stat.st_size < CACHED_FROM_BYTES:
         return _hash_file(path)
-    name = digest([str(path.resolve()), stat.st_size, stat.st_mtime_ns])
-    cached = _cache_folder() / name
-    if cached.exists():
-        return cached.read_text()
-    found = _hash_file(path)
-    cached.parent.mkdir(parents=True, exist_ok=True)
-    cached.write_text(found)
+    return cached([str(path.resolve()), stat.st_size, stat.st_mtime_ns], lambda: _hash_file(path))
+
+
+def cached(state: Any, compute: Callable[[], str]) -> str:
+    """A digest that is computed once for each state: a name that changes with the content."""
+    kept = _cache_folder() / digest(state)
+    if kept.exists():
+        return kept.read_text()
+    found = compute()
+    kept.parent.mkdir(parents=True, exist_ok=True)
+    partial = kept.with_name(f"{kept.name}.{os.getpid()}")
+    partial.write_text(found)
+    partial.replace(kept)
     return found
 
 

@@ -33,6 +33,13 @@ class BadRow(ValueError):
         self.reason = reason
 
 
+def rows_of(row: Any, format: Format) -> list[Any]:
+    """A row for each answer: a gsm8k_rft row may hold one question with a list of answers, which count as rows."""
+    if format == "gsm8k_rft" and isinstance(row, dict) and isinstance(row.get("answers"), list) and row["answers"]:
+        return [{"question": row.get("question"), "answer": answer} for answer in row["answers"]]
+    return [row]
+
+
 def conversation(row: Any, format: Format) -> Conversation:
     """The conversation that a row holds. Raises BadRow with the reason where it holds none."""
     if not isinstance(row, dict):
@@ -44,6 +51,14 @@ def conversation(row: Any, format: Format) -> Conversation:
 
 def _gsm8k(row: Row) -> Conversation:
     return [_message("user", row, "question"), _message("assistant", row, "answer")]
+
+
+def _gsm8k_rft(row: Row) -> Conversation:
+    """One reasoning path a row: question and answer, or query and response as in gsm8k-ScRel's files."""
+    return [
+        _message("user", row, "question" if "question" in row else "query"),
+        _message("assistant", row, "answer" if "answer" in row else "response"),
+    ]
 
 
 def _alpaca(row: Row) -> Conversation:
@@ -72,6 +87,7 @@ def _messages(row: Row) -> Conversation:
 
 PARSERS: dict[Format, Callable[[Row], Conversation]] = {
     "gsm8k": _gsm8k,
+    "gsm8k_rft": _gsm8k_rft,
     "alpaca": _alpaca,
     "sharegpt": _sharegpt,
     "messages": _messages,
@@ -82,8 +98,6 @@ def _turns(row: Row, field: str) -> list[Row]:
     turns = row.get(field)
     if turns is None:
         raise BadRow("missing_field", f"field {field!r}")
-    if hasattr(turns, "tolist"):  # parquet gives arrays
-        turns = turns.tolist()
     if not isinstance(turns, list) or not all(isinstance(turn, dict) for turn in turns):
         raise BadRow("wrong_type", f"field {field!r} is not a list of turns")
     return turns
@@ -97,9 +111,18 @@ def _message(role: str, row: Row, field: str) -> Message:
         raise BadRow("wrong_type", f"field {field!r} is not text")
     if not text.strip():
         raise BadRow("empty", f"field {field!r}")
-    if any("\ud800" <= letter <= "\udfff" for letter in text):
-        raise BadRow("broken_unicode", f"field {field!r} holds half of a surrogate pair")
+    _check_unicode(text, field)
     return {"role": role, "content": text}
+
+
+def _check_unicode(text: str, field: str) -> None:
+    """Bytes that are no UTF-8 come from the readers as surrogates of the range that Python keeps for them."""
+    try:
+        text.encode()
+    except UnicodeEncodeError as error:
+        if "\udc80" <= text[error.start] <= "\udcff":
+            raise BadRow("broken_utf8", f"field {field!r} holds bytes that are no UTF-8") from error
+        raise BadRow("broken_unicode", f"field {field!r} holds half of a surrogate pair") from error
 
 
 def _check_order(messages: Conversation) -> None:

@@ -21,9 +21,11 @@ Fraction = Annotated[float, BeforeValidator(parse_fraction)]
 """A config field for a share of a source; >= 0, above 1 repeats rows."""
 
 
-def count(fraction: float, rows: int) -> int:
-    """How many of `rows` rows a fraction takes, halves rounded up: 1/256 of 110,142 is 430.
+def rational(fraction: float) -> Rational:
+    """The simplest fraction beside a float, 1/10 for 0.1, so that 0.1 of 5 rows is exactly a half."""
+    return Rational(fraction).limit_denominator(1_000_000)
 
-    The float stands for the simplest fraction beside it, 0.1 for 1/10, so that 0.1 of 5 rows is exactly a half.
-    """
-    return floor(Rational(fraction).limit_denominator(1_000_000) * rows + Rational(1, 2))
+
+def count(fraction: float, rows: int) -> int:
+    """How many of `rows` rows a fraction takes, halves rounded up: 1/256 of 110,142 is 430."""
+    return floor(rational(fraction) * rows + Rational(1, 2))

@@ -1,82 +1,94 @@
-"""Reading a source: every row becomes a conversation or an entry in quarantine, and none is dropped silently."""
+"""Sources: what their rows are read from, and what names their content."""
 
 import csv
-import gzip
+import hashlib
 import json
 import zlib
-from collections.abc import Callable, Iterator
-from dataclasses import dataclass, field
+from collections.abc import Iterator
 from itertools import islice
 from pathlib import Path
 from typing import Any
 
-from data.config import Format, SourceConfig
-from data.fingerprint import digest, folder_digest
-from data.formats import BadRow, Conversation, conversation
+import pyarrow as pa
+
+from data import readers
+from data.config import FieldTagger, SourceConfig, Tagger
+from data.fingerprint import cached, digest, folder_digest
+from data.formats import BadRow, rows_of
 from data.toy import problems
+from data.words import HeldOut
 
 TOY = "toy:"
 TOY_ROWS = 10_000
+UNREADABLE = (OSError, EOFError, ValueError, csv.Error, zlib.error, pa.ArrowException)
+"""What a file, bucket or archive that cannot be read to its end raises."""
 
 
 class SourceUnusable(ValueError):
     """A source that cannot be read at all; the message says why and what to do."""
 
 
-@dataclass
-class Parsed:
-    """What a source holds: rows in = conversations + quarantined. `places` says where each conversation stood."""
+def rows(source: SourceConfig) -> Iterator[tuple[str, Any]]:
+    """Pairs of a place ("file:line") and a row, or the BadRow that stands there.
 
-    conversations: list[Conversation] = field(default_factory=list)
-    places: list[str] = field(default_factory=list)
-    quarantined: list[dict[str, Any]] = field(default_factory=list)
-
-    @property
-    def rows(self) -> int:
-        return len(self.conversations) + len(self.quarantined)
-
-
-def parse(source: SourceConfig) -> Parsed:
-    """All rows of a source. Raises SourceUnusable where the source itself cannot be opened or read to its end."""
-    parsed = Parsed()
+    Raises SourceUnusable where the source cannot be opened or read to its end.
+    """
     try:
-        for place, row in islice(_rows(source), source.limit):
-            _take(parsed, place, row, source.format)
-    except (OSError, EOFError, ValueError, csv.Error, zlib.error) as error:
+        yield from islice(_each_answer(source), source.limit)
+    except UNREADABLE as error:
+        if isinstance(error, SourceUnusable):
+            raise
         raise SourceUnusable(f"{source.path}: cannot be read ({error}); repair it or give another path") from error
-    return parsed
 
 
-def _take(parsed: Parsed, place: str, row: Any, format: Format) -> None:
-    try:
-        if isinstance(row, BadRow):
-            raise row
-        parsed.conversations.append(conversation(row, format))
-        parsed.places.append(place)
-    except BadRow as bad:
-        shown = None if isinstance(row, BadRow) else json.dumps(row, ensure_ascii=True, default=str)[:500]
-        parsed.quarantined.append(quarantined(place, bad, shown))
+def _each_answer(source: SourceConfig) -> Iterator[tuple[str, Any]]:
+    for place, row in _rows(source):
+        answers = rows_of(row, source.format)
+        yield from ((f"{place}#{i}" if len(answers) > 1 else place, one) for i, one in enumerate(answers, 1))
 
 
-def quarantined(place: str, bad: BadRow, row: str | None = None) -> dict[str, Any]:
-    """An entry of the quarantine."""
-    return {"place": place, "reason": bad.reason, "detail": str(bad), "row": row}
-
-
-def fingerprint(source: SourceConfig) -> str:
-    """Names the content of a source: the files' bytes, a hub id, or the toy generator and its size."""
-    how = {"format": source.format, "limit": source.limit}
+def content(source: SourceConfig) -> str:
+    """Names the conversations that a source holds: by the files' bytes wherever they lie, a hub id, or the toy generator."""
+    how: dict[str, Any] = {"format": source.format, "limit": source.limit, "duplicates": keeps_duplicates(source)}
+    if isinstance(source.tagger, FieldTagger):
+        how["tags"] = source.tagger.field
     if source.path.startswith(TOY):
         return digest({**how, "toy": source.path, "version": problems.VERSION, "rows": source.limit or TOY_ROWS})
+    if _in_bucket(source.path):
+        return digest({**how, "files": _bucket_digest(source.path)})
     path = Path(source.path)
-    return digest({**how, "files": folder_digest(path)} if path.exists() else {**how, "hub": source.path})
+    if path.exists():
+        return digest({**how, "files": folder_digest(path)})
+    return digest({**how, "hub": source.path, "split": source.split, "revision": source.revision})
+
+
+def fingerprint(source: SourceConfig, held_out: HeldOut | None = None) -> str:
+    """Names the rows that a source gives to training: its content without what is left out by tag or held out."""
+    left_out: dict[str, Any] = {}
+    if source.tagger:
+        left_out["tags"] = [tagger(source.tagger), source.exclude_tags]
+    if held_out:
+        left_out["held_out"] = held_out.plain()
+    return digest([content(source), left_out]) if left_out else content(source)
+
+
+def tagger(config: Tagger) -> dict[str, Any]:
+    """What names a tagger: everything that its tags depend on."""
+    named = config.model_dump(exclude={"batch_size", "device"})
+    path = Path(named.get("path", ""))
+    return {**named, "path": folder_digest(path)} if "path" in named and path.exists() else named
+
+
+def keeps_duplicates(source: SourceConfig) -> bool:
+    """Whether a repeated conversation is a row like any other."""
+    return source.duplicates == "keep" or source.path.startswith(TOY)
 
 
 def exists(path: str) -> bool:
-    """Whether a path names a toy ability, a local file or folder, or could be a hub id (`owner/name`)."""
+    """Whether a path names a toy ability, a local file or folder, or could be in a bucket or a hub id (`owner/name`)."""
     if path.startswith(TOY):
         return path.removeprefix(TOY) in problems.ABILITIES
-    return Path(path).exists() or looks_like_hub_id(path)
+    return _in_bucket(path) or Path(path).exists() or looks_like_hub_id(path)
 
 
 def looks_like_hub_id(path: str) -> bool:
@@ -85,88 +97,76 @@ def looks_like_hub_id(path: str) -> bool:
     return len(parts) == 2 and all(parts) and path[0] not in "./~" and not Path(path).suffix
 
 
+def reader(path: Path) -> readers.Reader | None:
+    """The reader for a file's ending, None where there is none."""
+    return readers.reader(path.name)
+
+
+def read_jsonl(path: Path) -> readers.Rows:
+    """Line numbers and rows of a local file of JSON lines, .gz or not; a line that does not parse is a BadRow."""
+    with path.open("rb") as stream:
+        yield from readers.READERS[".jsonl.gz" if path.name.endswith(".gz") else ".jsonl"](stream)
+
+
 def _rows(source: SourceConfig) -> Iterator[tuple[str, Any]]:
-    """Pairs of a place ("file:line") and a row, or the BadRow that stands there."""
     if source.path.startswith(TOY):
         made = problems.items(source.path.removeprefix(TOY), "train", source.limit or TOY_ROWS)
-        yield from ((f"{source.path}:{i}", {"messages": list(item.messages)}) for i, item in enumerate(made, 1))
-        return
-    path = Path(source.path)
-    if not path.exists():
-        yield from _hub_rows(source.path)
-        return
-    files = [path] if path.is_file() else sorted(p for p in path.iterdir() if reader(p))
-    if not files:
-        raise ValueError(f"{path}: no json, jsonl, jsonl.gz, parquet or csv file in this folder")
-    for file in files:
-        read = reader(file)
+        return ((f"{source.path}:{i}", {"messages": list(item.messages)}) for i, item in enumerate(made, 1))
+    if not _in_bucket(source.path) and not Path(source.path).exists():
+        return _hub_rows(source)
+    return _file_rows(source.path)
+
+
+def _file_rows(path: str) -> Iterator[tuple[str, Any]]:
+    system, _ = readers.location(path)
+    found = readers.found(path)
+    if not found:
+        raise ValueError("no json, jsonl, jsonl.gz, parquet or csv file in this folder")
+    for info in found:
+        read = readers.reader(info.base_name)
         if read is None:
-            raise ValueError(f"{file}: unknown kind of file; use json, jsonl, jsonl.gz, parquet or csv")
-        yield from ((f"{file.name}:{line}", row) for line, row in read(file))
+            raise ValueError(f"{info.base_name}: unknown kind of file; use json, jsonl, jsonl.gz, parquet or csv")
+        try:
+            with readers.opened(system, info.path) as stream:
+                yield from ((f"{info.base_name}:{line}", row) for line, row in read(stream))
+        except UNREADABLE as error:
+            raise ValueError(f"{info.base_name}: {error}") from error
 
 
-def _hub_rows(hub_id: str) -> Iterator[tuple[str, Any]]:
+def _hub_rows(source: SourceConfig) -> Iterator[tuple[str, Any]]:
     import datasets  # slow to import, and only hub ids need it
 
     try:
-        rows = datasets.load_dataset(hub_id, split="train")
+        found = datasets.load_dataset(source.path, split=source.split, revision=source.revision)
     except Exception as error:  # the hub client raises many kinds
-        raise SourceUnusable(f"{hub_id}: no such folder, and not to be had from the hub: {error}") from error
-    for i, row in enumerate(rows, 1):
-        yield f"{hub_id}:{i}", row
+        raise SourceUnusable(f"{source.path}: no such file or folder, and not to be had from the hub: {error}") from error
+    for i, row in enumerate(found, 1):
+        yield f"{source.path}:{i}", row
 
 
-Reader = Callable[[Path], Iterator[tuple[int, Any]]]
+def _in_bucket(path: str) -> bool:
+    return "://" in path
 
 
-def reader(path: Path) -> Reader | None:
-    """The reader for a file's ending, None where there is none."""
-    name = path.name.lower()
-    return next((read for ending, read in READERS.items() if name.endswith(ending)), None)
-
-
-def read_jsonl(path: Path) -> Iterator[tuple[int, Any]]:
-    """Line numbers from 1 and rows; blank lines are skipped, a line that does not parse is a BadRow."""
-    opened = gzip.open(path, "rb") if path.name.endswith(".gz") else path.open("rb")
-    with opened as file:
-        yield from ((number, _json_line(line)) for number, line in enumerate(file, 1) if line.strip())
-
-
-def _json_line(line: bytes) -> Any:
+def _bucket_digest(path: str) -> str:
+    """As of a local file or folder with these files: where the same bytes lie does not matter."""
     try:
-        return json.loads(line)
-    except UnicodeDecodeError as error:
-        return BadRow("broken_utf8", str(error))
-    except (ValueError, RecursionError) as error:
-        return BadRow("unparsable_json", str(error))
+        system, inside = readers.location(path)
+        found = readers.found(path)
+        named = [[i.path[len(inside) :].lstrip("/") or ".", _object_digest(system, path, i)] for i in found]
+    except UNREADABLE as error:
+        raise SourceUnusable(f"{path}: cannot be read ({error}); check the address and the credentials") from error
+    return digest(named)
 
 
-def _read_json(path: Path) -> Iterator[tuple[int, Any]]:
-    try:
-        rows = json.loads(path.read_bytes())
-    except (ValueError, RecursionError) as error:
-        raise ValueError(f"{path}: not a JSON file ({error}); use .jsonl for one object a line") from error
-    if not isinstance(rows, list):
-        raise ValueError(f"{path}: a JSON source is a list of rows, this is {type(rows).__name__}")
-    yield from enumerate(rows, 1)
+def _object_digest(system: Any, path: str, info: Any) -> str:
+    def read() -> str:
+        with readers.opened(system, info.path) as stream:
+            return hashlib.file_digest(stream, "sha256").hexdigest()  # type: ignore[arg-type]
+
+    return cached([path, info.path, info.size, info.mtime_ns], read)
 
 
-def _read_parquet(path: Path) -> Iterator[tuple[int, Any]]:
-    import pyarrow.parquet as parquet
-
-    rows = (row for batch in parquet.ParquetFile(path).iter_batches() for row in batch.to_pylist())
-    yield from enumerate(rows, 1)
-
-
-def _read_csv(path: Path) -> Iterator[tuple[int, Any]]:
-    with path.open(newline="", encoding="utf-8") as file:
-        yield from enumerate(csv.DictReader(file), 2)
-
-
-READERS: dict[str, Reader] = {
-    ".jsonl": read_jsonl,
-    ".jsonl.gz": read_jsonl,
-    ".json": _read_json,
-    ".parquet": _read_parquet,
-    ".csv": _read_csv,
-}
+def shown(row: Any) -> str | None:
+    """A row as the quarantine shows it."""
+    return None if isinstance(row, BadRow) else json.dumps(row, ensure_ascii=True, default=str)[:500]

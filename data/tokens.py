@@ -1,10 +1,14 @@
 """Conversations to tokens: the model's chat template, and loss on what the assistant said only."""
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
-from data.formats import Conversation
+import numpy as np
+from jinja2 import TemplateError
+from numpy.typing import NDArray
+
+from data.formats import BadRow, Conversation
 
 IGNORED = -100  # the label that torch's cross entropy skips
 
@@ -19,13 +23,23 @@ DEFAULT_TEMPLATE = (
 )
 """For base models that bring none: Vicuna's roles on lines of their own, the end-of-sequence token after each answer."""
 
+LETTERS_PER_TOKEN = 6
+"""More than a token has on average: text of so many letters a token is probably too long, and is looked at first."""
+
+Ids = NDArray[np.int32]
+Span = tuple[int, int]
+
 
 @dataclass(frozen=True)
 class Tokens:
-    """One example: token ids and labels of equal length; labels are IGNORED outside the assistant's turns."""
+    """One example: token ids and labels of equal length; labels are IGNORED outside the assistant's turns.
 
-    input_ids: list[int]
-    labels: list[int]
+    `cut` is true where turns at the end did not fit.
+    """
+
+    input_ids: Ids
+    labels: Ids
+    cut: bool = False
 
 
 def render(tokenizer: Any, messages: Sequence[dict[str, str]], *, prompt: bool = False) -> str:
@@ -36,37 +50,103 @@ def render(tokenizer: Any, messages: Sequence[dict[str, str]], *, prompt: bool =
     )
 
 
-def tokenise(tokenizer: Any, messages: Conversation, max_length: int) -> Tokens:
-    """Token ids and labels of a conversation, at most `max_length` long; whole turns are cut from the end.
+def tokenise(tokenizer: Any, conversations: Sequence[Conversation], max_length: int) -> list[Tokens | BadRow]:
+    """Tokens of each conversation, at most `max_length` long: its first whole exchanges, as many as fit.
 
-    A conversation whose first exchange is longer than `max_length` is cut in the middle of that exchange. The tokenizer
-    must be a fast one (offsets). Raises ValueError for a template that rewrites earlier turns, since no loss mask would
-    be right under it.
+    A conversation whose first exchange does not fit, or that the template refuses, is a BadRow. The tokenizer must be a fast
+    one. Raises ValueError for a template that rewrites earlier turns, since no loss mask would be right under it.
     """
-    kept = messages
-    example = _whole(tokenizer, kept)
-    while len(example.input_ids) > max_length and _exchanges(kept) > 1:
-        kept = kept[:-2]
-        example = _whole(tokenizer, kept)
-    return Tokens(example.input_ids[:max_length], example.labels[:max_length])
+    found: list[Tokens | BadRow | None] = [None] * len(conversations)
+    trying = {i: _opening(messages, LETTERS_PER_TOKEN * max_length) for i, messages in enumerate(conversations)}
+    cut: set[int] = set()  # known to hold more than fits
+    while trying:
+        results = _attempt(tokenizer, list(trying.values()), max_length)
+        again = {}
+        for (i, messages), result in zip(trying.items(), results, strict=True):
+            if isinstance(result, int):
+                # What stands alone may have other tokens at its end than in the whole: it is measured again.
+                cut.add(i)
+                again[i] = _first(messages, result)
+            elif isinstance(result, Tokens) and i not in cut and len(messages) < len(conversations[i]):
+                again[i] = conversations[i]
+            else:
+                found[i] = replace(result, cut=i in cut) if isinstance(result, Tokens) else result
+        trying = again
+    return [one for one in found if one is not None]
 
 
-def _whole(tokenizer: Any, messages: Conversation) -> Tokens:
-    text = render(tokenizer, messages)
-    spans = [_span(tokenizer, messages, i, text) for i, m in enumerate(messages) if m["role"] == "assistant"]
-    encoded = tokenizer(text, add_special_tokens=False, return_offsets_mapping=True)
-    ids = encoded["input_ids"]
-    spoken = [any(a <= start and end <= b for a, b in spans) for start, end in encoded["offset_mapping"]]
-    return Tokens(ids, [token if said else IGNORED for token, said in zip(ids, spoken, strict=True)])
+def _attempt(tokenizer: Any, talks: Sequence[Conversation], max_length: int) -> list[Tokens | BadRow | int]:
+    """For each talk its tokens where they fit; else the number of its exchanges that do."""
+    results: list[Tokens | BadRow | int] = [0] * len(talks)
+    texts: dict[int, str] = {}
+    for i, messages in enumerate(talks):
+        try:
+            texts[i] = render(tokenizer, messages)
+        except TemplateError as error:
+            results[i] = BadRow("refused_by_template", str(error))
+    if not texts:
+        return results
+    encoded = tokenizer(list(texts.values()), add_special_tokens=False, return_attention_mask=False, verbose=False)
+    for row, (i, text) in enumerate(texts.items()):
+        ids = np.asarray(encoded["input_ids"][row], np.int32)
+        if len(ids) <= max_length:
+            spans = _spans(tokenizer, talks[i], text, len(text))
+            results[i] = Tokens(ids, _labels(encoded, row, ids, spans, len(text)))
+            continue
+        end = encoded.token_to_chars(row, max_length - 1).end
+        fits = sum(after <= end for _, after in _spans(tokenizer, talks[i], text, end))
+        fits = min(fits, _exchanges(talks[i]) - 1)
+        results[i] = fits or BadRow("answer_beyond_max_length", f"the first answer ends behind token {max_length}")
+    return results
 
 
-def _span(tokenizer: Any, messages: Conversation, turn: int, text: str) -> tuple[int, int]:
-    """Where in `text` the assistant's turn stands, its end-of-turn marker included."""
-    before = render(tokenizer, messages[:turn], prompt=True)
-    after = render(tokenizer, messages[: turn + 1])
-    if not (text.startswith(before) and text.startswith(after)):
-        raise ValueError("the chat template rewrites earlier turns, so the assistant's tokens cannot be told apart")
-    return len(before), len(after)
+def _opening(messages: Conversation, letters: int) -> Conversation:
+    """The first exchanges, until they hold more letters than are wanted."""
+    total = 0
+    for turn, message in enumerate(messages):
+        total += len(message["content"])
+        if total > letters and message["role"] == "assistant":
+            return messages[: turn + 1]
+    return messages
+
+
+def _spans(tokenizer: Any, messages: Conversation, text: str, until: int) -> list[Span]:
+    """Where in `text` the assistant's turns stand that begin before letter `until`, end-of-turn markers included."""
+    spans: list[Span] = []
+    for turn, message in enumerate(messages):
+        if message["role"] != "assistant":
+            continue
+        before = render(tokenizer, messages[:turn], prompt=True)
+        if len(before) >= until:
+            break
+        after = text if turn == len(messages) - 1 else render(tokenizer, messages[: turn + 1])
+        if not (text.startswith(before) and text.startswith(after)):
+            raise ValueError("the chat template rewrites earlier turns, so the assistant's tokens cannot be told apart")
+        spans.append((len(before), len(after)))
+    return spans
+
+
+def _labels(encoded: Any, row: int, ids: Ids, spans: Sequence[Span], letters: int) -> Ids:
+    """The ids of tokens that lie whole within a span, IGNORED elsewhere."""
+    labels = np.full_like(ids, IGNORED)
+    for start, end in spans:
+        first = _token_at(encoded, row, start, letters, len(ids))
+        if first < len(ids) and encoded.token_to_chars(row, first).start < start:
+            first += 1
+        last = _token_at(encoded, row, end, letters, len(ids))
+        labels[first:last] = ids[first:last]
+    return labels
+
+
+def _token_at(encoded: Any, row: int, letter: int, letters: int, tokens: int) -> int:
+    """The first token that holds a letter, or one behind it where a tokenizer drops letters; `tokens` at the end."""
+    found = (encoded.char_to_token(row, at) for at in range(letter, letters))
+    return next((int(token) for token in found if token is not None), tokens)
+
+
+def _first(messages: Conversation, exchanges: int) -> Conversation:
+    ends = [turn for turn, message in enumerate(messages) if message["role"] == "assistant"]
+    return messages[: ends[exchanges - 1] + 1]
 
 
 def _exchanges(messages: Conversation) -> int:

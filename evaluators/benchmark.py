@@ -85,3 +85,7 @@ class Benchmark(ABC):
     def extras(self, verdicts: Sequence[Verdict]) -> dict[str, Any]:
         """Further figures that are reported beside the score."""
         return {}
+
+    def held_out(self) -> list[str]:
+        """Questions of this benchmark that stand in training data and may not be trained on."""
+        return []

@@ -11,6 +11,7 @@ from typing import Any
 from pydantic import TypeAdapter, ValidationError
 
 from data import sources
+from data.fraction import parse_fraction
 from sweeps.config import Parameter, SweepConfig
 from sweeps.dotted import with_value
 from trainers.config import TrainConfig
@@ -98,6 +99,39 @@ def _model(values: Values) -> Iterator[Problem]:
         yield Problem("model.init_from_config", dict(fresh), "add model_type, for example llama")
     if fresh and not model.get("tokenizer"):
         yield Problem("model.tokenizer", "missing", "give bytes, characters, a folder or a hub id with init_from_config")
+
+
+def _weights(values: Values) -> Iterator[Problem]:
+    """A budget is divided among the sources that are used; without one there is nothing to divide."""
+    sources, total = _entries(values, "sources"), _mapping(values, "data").get("total")
+    given = {name: source["weight"] for name, source in sources.items() if source.get("weight") is not None}
+    if total is None:
+        for name, weight in given.items():
+            yield Problem(f"sources.{name}.weight", weight, "needs data.total, which it is a share of")
+        return
+    used = _used(values)
+    for name in used - given.keys():
+        yield Problem(f"sources.{name}.weight", "missing", "with data.total every source that is used needs one")
+    shares = {name: _share(weight) for name, weight in given.items() if name in used}
+    if shares and not used - given.keys() and None not in shares.values() and abs(sum(shares.values()) - 1) > 1e-6:
+        told = ", ".join(f"sources.{name}.weight" for name in shares)
+        yield Problem("data.total", total, f"the weights sum to {sum(shares.values()):g} and not to 1; change {told}")
+
+
+def _used(values: Values) -> set[str]:
+    """The sources that a stage may take rows from."""
+    sources, stages = _entries(values, "sources"), values.get("stages")
+    if stages and isinstance(stages, list | tuple):
+        return {name for stage in stages for name, share in _mapping(stage, "mixture").items() if share not in (0, "0")}
+    return {name for name, source in sources.items() if source.get("fraction", 1) not in (0, "0")}
+
+
+def _share(weight: Any) -> Any:
+    """A weight as a number, None where it is none; the field itself is then reported."""
+    try:
+        return float(parse_fraction(weight))
+    except (TypeError, ValueError):
+        return None
 
 
 def _strategy(values: Values) -> Iterator[Problem]:
@@ -208,6 +242,7 @@ def _storage(values: Values) -> Iterator[Problem]:
 CHECKS: tuple[Callable[[Values], Iterator[Problem]], ...] = (
     _model,
     _source_paths,
+    _weights,
     _strategy,
     _stages,
     _benchmark_paths,

@@ -6,6 +6,7 @@ import typer
 from rich.console import Console
 from typer.exceptions import TyperException
 
+from data.contamination import Contaminated
 from data.prepare import TooManyBadRows
 from data.sources import SourceUnusable
 from evaluators.benchmark import ItemsUnusable
@@ -15,7 +16,7 @@ from sweeps.inputs import Changed
 from sweeps.loading import ConfigError
 
 INTERRUPTED = 130
-WRONG_INPUT = (ConfigError, Changed, SourceUnusable, TooManyBadRows, ItemsUnusable, Held, Escaped)
+WRONG_INPUT = (ConfigError, Changed, SourceUnusable, TooManyBadRows, Contaminated, ItemsUnusable, Held, Escaped)
 
 
 class ClusterTooSmall(RuntimeError):

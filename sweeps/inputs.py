@@ -1,9 +1,12 @@
 """What a run reads: unchanged since it was started, and found good before anything is paid for."""
 
+from functools import partial
 from pathlib import Path
 
-from data import prepare
-from data.store import Store
+from data import contamination, prepare
+from data.config import SourceConfig
+from data.conversations import Tell
+from data.store import Record, Store
 from evaluators import evaluate, sandbox
 from sweeps import lineage
 from sweeps.config import MAY_CHANGE, SweepConfig
@@ -27,16 +30,44 @@ def try_benchmarks(config: SweepConfig) -> None:
 
 
 def prepare_sources(config: SweepConfig, progress: Progress) -> None:
-    """Tokenise every source that the store does not hold yet; stop where too many rows are bad."""
+    """Tokenise every source that the store does not hold yet; stop where too many rows are bad, or are evaluation items.
+
+    Raises SourceUnusable, TooManyBadRows or Contaminated.
+    """
     store = Store(lineage.store_root(config))
-    name = base.fingerprint(config.model)
-    for source_name, source in config.sources.items():
+    for name, source in config.sources.items():
         for length in lineage.lengths(config):
-            record = prepare.prepare(source, name, lambda: base.open_tokenizer(config.model, store), length, store)
-            bad = sum(record["quarantined"].values())
-            quarantined = f", {bad} in quarantine {record['quarantined']}: {record['quarantine']}" if bad else ""
-            progress.say(f"source {source_name}: {record['used']} of {record['rows']} rows{quarantined}")
-            prepare.refuse_bad_rows(source_name, record, config.data.max_bad_rows)
+            record = prepared(config, source, length, store, _telling(progress, name))
+            lost = prepare.where_rows_went(record)
+            file = f": {prepare.quarantine_file(record, store)}" if record["quarantined"] else ""
+            progress.say(f"source {name}: {record['used']} of {record['rows']} rows{f', {lost}{file}' if lost else ''}")
+            prepare.refuse_bad_rows(name, record, config.data.max_bad_rows, store)
+    _refuse_overlap(config, store, progress)
+
+
+def _telling(progress: Progress, name: str) -> Tell:
+    return lambda text: progress.doing(f"source {name}: {text}")
+
+
+def prepared(config: SweepConfig, source: SourceConfig, length: int, store: Store, tell: Tell) -> Record:
+    """The record of a source's tokens for a model and a length."""
+    held_out = lineage.held_out(config)
+    opened = partial(base.open_tokenizer, config.model, store)
+    return prepare.prepare(source, base.fingerprint(config.model), opened, length, store, held_out, tell)
+
+
+def _refuse_overlap(config: SweepConfig, store: Store, progress: Progress) -> None:
+    """Measure which evaluation items stand in the rows that are trained on."""
+    built = evaluate.benchmarks(config.evaluate).items()
+    items = {name: [item.turns for item in benchmark.items()] for name, benchmark in built}
+    held_out = lineage.held_out(config)
+    for name, source in config.sources.items() if items else ():
+        progress.doing(f"source {name}: looking for evaluation items")
+        record = contamination.overlap(source, items, store, held_out)
+        for benchmark, told in record["benchmarks"].items():
+            if told["touched"]:
+                progress.say(f"source {name}: {contamination.sentence(benchmark, told)}")
+        contamination.refuse_overlap(name, record, config.data.max_overlap)
 
 
 def refuse_changes(folder: Path, config: SweepConfig, known: Identities) -> None:

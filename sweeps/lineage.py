@@ -11,12 +11,13 @@ from typing import Any
 from data import sources
 from data.fingerprint import digest
 from data.prepare import prepared_key
+from data.words import HeldOut
 from evaluators import evaluate
 from evaluators.config import EvaluateConfig
 from sweeps.config import SweepConfig
 from trainers import base
 from trainers.job import Share, StageJob
-from trainers.keys import KeyedStage, chain
+from trainers.keys import KeyedStage, chain, in_order
 from trainers.recipe import Stage, recipe
 
 EVALUATIONS = "evaluations"
@@ -51,16 +52,23 @@ class Lineage:
 
 def identities(config: SweepConfig) -> Identities:
     """Read the inputs of a configuration and name them; needs no torch."""
+    kept_back = held_out(config)
     return Identities(
         base=base.fingerprint(config.model),
-        sources={name: sources.fingerprint(source) for name, source in config.sources.items()},
+        sources={name: sources.fingerprint(source, kept_back) for name, source in config.sources.items()},
         items=evaluate.fingerprint(config.evaluate),
     )
 
 
+def held_out(config: SweepConfig) -> HeldOut | None:
+    """The questions that the benchmarks keep from every source, None where there are none."""
+    questions = [text for one in evaluate.benchmarks(config.evaluate).values() for text in one.held_out()]
+    return HeldOut.of(questions) if questions else None
+
+
 def stages(config: SweepConfig, known: Identities) -> tuple[KeyedStage, ...]:
     """The keyed stages of a configuration's recipe."""
-    steps: tuple[Stage, ...] = recipe(config.strategy, config.sources, config.train, config.k, config.stages)
+    steps: tuple[Stage, ...] = recipe(config.strategy, config.sources, config.train, config.k, config.stages, config.data.total)
     return chain(steps, known.base, config.model, known.sources)
 
 
@@ -121,9 +129,14 @@ def _job(config: SweepConfig, known: Identities, keyed: KeyedStage) -> StageJob:
         parent=keyed.parent,
         base=known.base,
         shares=tuple(
-            Share(name, prepared_key(known.sources[name], known.base, train.max_length), known.sources[name], fraction)
-            # in the order of the key: how the sources are listed must not change the order of the examples
-            for name, fraction in sorted(keyed.stage.mixture.items(), key=lambda entry: (known.sources[entry[0]], entry[1]))
+            Share(
+                name,
+                prepared_key(known.sources[name], known.base, train.max_length),
+                known.sources[name],
+                keyed.stage.mixture[name],
+                keyed.stage.draws[name],
+            )
+            for name in in_order(keyed.stage, known.sources)
         ),
         train=train,
         model=config.model,

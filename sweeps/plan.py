@@ -4,10 +4,11 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from statistics import median
 
-from data.mixture import take
+from data.fraction import count
+from data.mixture import Draw
 from data.prepare import KIND as PREPARED
 from data.prepare import prepared_key
-from data.store import Store
+from data.store import Record, Store
 from sweeps import lineage, space
 from sweeps.config import SweepConfig
 from sweeps.lineage import Identities
@@ -100,9 +101,15 @@ def _tokens(keyed: KeyedStage, known: Identities, store: Store) -> int | None:
         record = store.record(PREPARED, prepared_key(known.sources[name], known.base, train.max_length))
         if record is None or not record["used"]:
             return None
-        used = len(take(record["used"], fraction, train.seed, known.sources[name]))
-        total += used * record["tokens"] / record["used"] * train.epochs
+        total += _share_tokens(fraction, keyed.stage.draws[name], record) * train.epochs
     return round(total)
+
+
+def _share_tokens(fraction: float, draw: Draw, record: Record) -> float:
+    mean = record["tokens"] / record["used"]
+    if draw.budget is None:
+        return count(fraction, record["used"]) * mean
+    return fraction * draw.budget * (mean if draw.unit == "examples" else 1)
 
 
 def _seconds_per_token(store: Store, known: Identities) -> float | None:

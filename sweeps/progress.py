@@ -31,6 +31,14 @@ class Progress:
         """One plain line."""
         self._console.print(text, markup=False, highlight=False, soft_wrap=True)
 
+    def doing(self, text: str) -> None:
+        """What goes on before there is a stage: the live line of a terminal, a plain line now and then elsewhere."""
+        if self._status:
+            self._status.update(text)
+        elif time.monotonic() - self._told > EVERY_S:
+            self._told = time.monotonic()
+            self.say(f"  {text}")
+
     def event(self, event: Mapping[str, Any]) -> None:
         """The line of a ledger event, where it has one."""
         line = LINES.get(event["event"])

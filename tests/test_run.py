@@ -149,7 +149,7 @@ def test_best_is_a_config_that_trains_the_balance_point(finished):
 
 
 def test_a_source_with_too_many_bad_rows_stops_the_run_before_ray(tmp_path, small):
-    rows = [{"question": "1+1?", "answer": "#### 2"}] * 9 + [{"question": "no answer"}]
+    rows = [{"question": f"1+{i}?", "answer": f"#### {i + 1}"} for i in range(9)] + [{"question": "no answer"}]
     (tmp_path / "math.jsonl").write_text("".join(json.dumps(row) + "\n" for row in rows))
     small["sources"]["math"] |= {"path": "math.jsonl", "format": "gsm8k"}
     (tmp_path / "c.yaml").write_text(yaml.safe_dump(small))

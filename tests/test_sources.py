@@ -2,17 +2,22 @@
 
 import gzip
 import json
+import tempfile
+from collections import Counter
+from dataclasses import dataclass
 
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from data import sources
+from data import arrow, conversations, sources
 from data.config import SourceConfig
 from data.formats import BadRow, conversation
+from data.store import Store
 
 GOOD = {
     "gsm8k": {"question": "q", "answer": "#### 1"},
+    "gsm8k_rft": {"query": "q", "response": "#### 1"},
     "alpaca": {"instruction": "i", "input": "", "output": "o"},
     "sharegpt": {"conversations": [{"from": "human", "value": "h"}, {"from": "gpt", "value": "g"}]},
     "messages": {"messages": [{"role": "user", "content": "u"}, {"role": "assistant", "content": "a"}]},
@@ -41,6 +46,28 @@ anything = st.recursive(
 
 def source(path, format="gsm8k", **more):
     return SourceConfig(path=str(path), format=format, role="specialist", **more)
+
+
+@dataclass
+class Parsed:
+    """A source as the store keeps it: conversations, and the entries of the quarantine."""
+
+    rows: int
+    conversations: list
+    quarantined: list
+
+
+def parse(config, store=None):
+    """A parsed source; what is no longer needed is left to the temporary folder."""
+    with tempfile.TemporaryDirectory() as work:
+        kept = Store(store or work)
+        record = conversations.parse(config, kept)
+        talks = arrow.table(conversations.rows(record, kept))["messages"].to_pylist()
+        quarantine = kept.fetch(conversations.KIND, record["key"]) / "quarantine.jsonl"
+        entries = [json.loads(line) for line in quarantine.read_text().splitlines()]
+    assert record["used"] == len(talks)
+    assert Counter(entry["reason"] for entry in entries) == record["quarantined"]
+    return Parsed(record["rows"], talks, entries)
 
 
 @pytest.mark.parametrize("format", GOOD)
@@ -90,13 +117,15 @@ def test_what_vicuna_says_before_any_question_is_left_out():
     assert [m["content"] for m in conversation(row, "sharegpt")] == ["h", "g"]
 
 
+@settings(deadline=None)
 @given(st.lists(st.sampled_from(["good", "cut", "binary", "empty", "null", "list"]), max_size=12))
 def test_rows_in_are_rows_used_and_rows_quarantined(tmp_path_factory, kinds):
-    lines = {"good": json.dumps(GOOD["gsm8k"]).encode(), "cut": b'{"question": "q', "binary": b"\xff\xfe\x00{", "null": b"null"}
+    lines = {"good": b"", "cut": b'{"question": "q', "binary": b"\xff\xfe\x00{", "null": b"null"}
     lines |= {"empty": b'{"question": "q", "answer": ""}', "list": b"[1]"}
     path = tmp_path_factory.mktemp("rows") / "rows.jsonl"
-    path.write_bytes(b"".join(lines[kind] + b"\n" for kind in kinds))
-    parsed = sources.parse(source(path))
+    good = (json.dumps({"question": f"q{i}", "answer": "a"}).encode() for i in range(len(kinds)))
+    path.write_bytes(b"".join((lines[kind] or next(good)) + b"\n" for kind in kinds))
+    parsed = parse(source(path))
     assert len(parsed.conversations) == kinds.count("good")
     assert parsed.rows == len(kinds)
     bad = [i for i, kind in enumerate(kinds, 1) if kind != "good"]
@@ -115,20 +144,22 @@ def test_all_kinds_of_files_give_the_same_rows(tmp_path):
     (tmp_path / "a.jsonl.gz").write_bytes(gzip.compress(lines.encode()))
     pa.parquet.write_table(pa.Table.from_pylist(rows), tmp_path / "a.parquet")
     pa.csv.write_csv(pa.Table.from_pylist(rows), tmp_path / "a.csv")
-    found = [sources.parse(source(path)).conversations for path in sorted(tmp_path.iterdir())]
+    found = [parse(source(path)).conversations for path in sorted(tmp_path.iterdir())]
     assert len(found) == 5
     assert all(one == found[0] and len(one) == 3 for one in found)
-    assert sources.parse(source(tmp_path)).rows == 15
-    assert sources.parse(source(tmp_path, limit=4)).rows == 4
+    both = parse(source(tmp_path))
+    assert (both.rows, len(both.conversations)) == (15, 3)
+    assert parse(source(tmp_path, duplicates="keep")).conversations == found[0] * 5
+    assert parse(source(tmp_path, limit=4)).rows == 4
 
 
 def test_a_file_that_cannot_be_read_says_why(tmp_path):
     (tmp_path / "a.json").write_text('{"not": "a list"}')
     (tmp_path / "b.txt").write_text("x")
     with pytest.raises(ValueError, match=r"a\.json: a JSON source is a list"):
-        sources.parse(source(tmp_path / "a.json"))
+        parse(source(tmp_path / "a.json"))
     with pytest.raises(ValueError, match=r"b\.txt: unknown kind"):
-        sources.parse(source(tmp_path / "b.txt"))
+        parse(source(tmp_path / "b.txt"))
 
 
 def test_a_fingerprint_follows_the_content(tmp_path):
@@ -149,9 +180,9 @@ def test_a_fingerprint_follows_the_content(tmp_path):
         ("codealpaca/code_alpaca_2k.json", "alpaca", 2017, 2),
         ("general/sharegpt_examples.json", "sharegpt", 5, 0),
         ("general/sharegpt_identity.json", "sharegpt", 500, 0),
-        ("general/alpaca_en_demo.json", "alpaca", 999, 0),
+        ("general/alpaca_en_demo.json", "alpaca", 999, 14),
     ],
 )
 def test_the_real_files_load(benchmarks, path, format, rows, bad):
-    parsed = sources.parse(source(benchmarks / path, format))
+    parsed = parse(source(benchmarks / path, format))
     assert (parsed.rows, len(parsed.quarantined)) == (rows, bad)

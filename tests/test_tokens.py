@@ -5,7 +5,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from data import tokenizers
-from data.tokens import DEFAULT_TEMPLATE, IGNORED, render, tokenise
+from data.tokens import DEFAULT_TEMPLATE, IGNORED, render
+from data.tokens import tokenise as tokenise_all
 
 TALK = [
     {"role": "system", "content": "Be kind."},
@@ -22,6 +23,11 @@ def tokenizer(request):
     made = tokenizers.byte_level()
     made.chat_template = request.param
     return made
+
+
+def tokenise(tokenizer, messages, max_length):
+    (found,) = tokenise_all(tokenizer, [messages], max_length)
+    return found
 
 
 def learned(tokenizer, example):
@@ -54,7 +60,8 @@ def test_characters_come_back_from_characters():
 def test_whole_turns_are_cut_from_the_end(tokenizer):
     example = tokenise(tokenizer, TALK, len(tokenise(tokenizer, TALK, 512).input_ids) - 1)
     assert learned(tokenizer, example).replace("\n", "") == "Hello.<|end|>"
-    assert len(tokenise(tokenizer, TALK, 9).input_ids) == 9
+    assert example.cut and not tokenise(tokenizer, TALK, 512).cut
+    assert tokenise(tokenizer, TALK, 9).reason == "answer_beyond_max_length"
 
 
 def test_a_prompt_ends_where_the_assistant_speaks(tokenizer):
@@ -80,9 +87,9 @@ def test_text_that_holds_a_control_token_is_quarantined(tmp_path):
     said = ["fine", "so <|end|><|assistant|> it goes on", "half \ud83d", "x" * 200]
     rows = [{"question": "q" * (100 if text[0] == "x" else 1), "answer": text} for text in said]
     (tmp_path / "s.jsonl").write_text("".join(json.dumps(row) + "\n" for row in rows))
-    source = SourceConfig(path=str(tmp_path / "s.jsonl"), format="gsm8k", role="general")
-    record = prepare.prepare(source, "base", tokenizers.byte_level, 64, Store(str(tmp_path / "store")))
+    source, store = SourceConfig(path=str(tmp_path / "s.jsonl"), format="gsm8k", role="general"), Store(str(tmp_path / "store"))
+    record = prepare.prepare(source, "base", tokenizers.byte_level, 64, store)
     assert record["quarantined"] == {"broken_unicode": 1, "control_token": 1, "answer_beyond_max_length": 1}
     assert (record["rows"], record["used"]) == (4, 1)
-    places = [json.loads(line)["place"] for line in open(record["quarantine"])]
+    places = [json.loads(line)["place"] for line in prepare.quarantine_file(record, store).open()]
     assert sorted(places) == ["s.jsonl:2", "s.jsonl:3", "s.jsonl:4"]

@@ -13,9 +13,9 @@ class Examples:
     """Rows of several prepared sources under one numbering; the rows themselves stay memory-mapped."""
 
     def __init__(self, job: StageJob, store: Store) -> None:
-        self._sources = [prepare.load(share.prepared, store) for share in job.shares]
+        self._sources = [prepare.Prepared(share.prepared, store) for share in job.shares]
         rows = [
-            mixture.take(len(source), share.fraction, job.train.seed, share.fingerprint)
+            mixture.take(source.table, share.fraction, job.train.seed, share.fingerprint, share.draw)
             for source, share in zip(self._sources, job.shares, strict=True)
         ]
         self._rows = np.concatenate(rows) if rows else np.zeros(0, np.int64)
@@ -34,7 +34,6 @@ class Examples:
         for number, source in enumerate(self._sources):
             here = np.flatnonzero(self._source_of[wanted] == number)
             if len(here):
-                columns = source[self._rows[wanted[here]].tolist()]
-                for i, place in enumerate(here):
-                    found[place] = {name: values[i] for name, values in columns.items()}
+                for place, row in zip(here, source.rows(self._rows[wanted[here]]), strict=True):
+                    found[place] = row
         return found

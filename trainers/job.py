@@ -3,6 +3,7 @@
 from collections.abc import Callable
 from dataclasses import dataclass
 
+from data.mixture import ALL, Draw
 from trainers.config import ModelConfig, TrainConfig
 
 KIND = "stages"
@@ -10,12 +11,14 @@ KIND = "stages"
 
 @dataclass(frozen=True)
 class Share:
-    """A source in a mixture: the key of its prepared rows, its fingerprint (which seeds the sampling) and its fraction."""
+    """A source in a mixture: the key of its prepared rows, its fingerprint (which seeds the sampling), its fraction, and
+    what that is counted in."""
 
     name: str
     prepared: str
     fingerprint: str
     fraction: float
+    draw: Draw = ALL
 
 
 @dataclass(frozen=True)

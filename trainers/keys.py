@@ -9,6 +9,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from data.fingerprint import digest
+from data.mixture import ALL, Draw
 from trainers.config import ModelConfig, TrainConfig
 from trainers.recipe import Stage
 
@@ -32,12 +33,21 @@ def chain(stages: Sequence[Stage], base: str, model: ModelConfig, sources: Mappi
         parent = keyed[-1].key if keyed else None
         inputs = {
             "start": parent or {"base": base, "dtype": model.dtype},
-            "mixture": sorted([sources[name], fraction] for name, fraction in stage.mixture.items()),
+            "mixture": [[sources[name], stage.mixture[name], *_draw(stage, name).plain()] for name in in_order(stage, sources)],
             "train": mathematics(stage.train),
             "loop": LOOP_VERSION,
         }
         keyed.append(KeyedStage(digest(inputs), parent, stage))
     return tuple(keyed)
+
+
+def in_order(stage: Stage, sources: Mapping[str, str]) -> list[str]:
+    """The sources of a stage by what they are: how they are called or listed must not change the order of the examples."""
+    return sorted(stage.mixture, key=lambda name: (sources[name], stage.mixture[name], str(_draw(stage, name).plain())))
+
+
+def _draw(stage: Stage, name: str) -> Draw:
+    return stage.draws.get(name, ALL)
 
 
 def mathematics(train: TrainConfig) -> dict[str, Any]:
