@@ -37,7 +37,7 @@ def prepare_sources(config: SweepConfig, progress: Progress) -> None:
     store = Store(lineage.store_root(config))
     for name, source in config.sources.items():
         for length in lineage.lengths(config):
-            record = prepared(config, source, length, store, _telling(progress, name))
+            record = prepared(config, source, length, store, telling(progress, name))
             lost = prepare.where_rows_went(record)
             file = f": {prepare.quarantine_file(record, store)}" if record["quarantined"] else ""
             progress.say(f"source {name}: {record['used']} of {record['rows']} rows{f', {lost}{file}' if lost else ''}")
@@ -45,7 +45,8 @@ def prepare_sources(config: SweepConfig, progress: Progress) -> None:
     _refuse_overlap(config, store, progress)
 
 
-def _telling(progress: Progress, name: str) -> Tell:
+def telling(progress: Progress, name: str) -> Tell:
+    """Tells of the work on a source."""
     return lambda text: progress.doing(f"source {name}: {text}")
 
 
