@@ -24,7 +24,10 @@ SETS = {
     "code": PublicSet("sahil2801/CodeAlpaca-20k", "*.json", "alpaca"),
     "general": PublicSet("anon8231489123/ShareGPT_Vicuna_unfiltered", "ShareGPT_V3_unfiltered_cleaned_split.json", "sharegpt"),
 }
-NOT_ON_THE_HUB = "The paper's maths set, GSM8K RFT, is not on the hub: data/rft/u33b.jsonl of github.com/OFA-Sys/gsm8k-ScRel, format gsm8k_rft"
+NOT_ON_THE_HUB = (
+    "The paper's maths set, GSM8K RFT, is not on the hub: take data/rft/u33b.jsonl of github.com/OFA-Sys/gsm8k-ScRel "
+    "and format gsm8k_rft"
+)
 
 
 class NotFetched(ValueError):
@@ -44,16 +47,14 @@ def fetch(name: str, folder: Path) -> list[Path]:
     try:
         snapshot_download(wanted.hub_id, repo_type="dataset", allow_patterns=[wanted.files], local_dir=target)
     except Exception as error:  # the hub client and its HTTP library raise many kinds
-        raise NotFetched(f"{wanted.hub_id}: not to be had from the hub ({_reason(error)}); is there a network?") from error
+        raise NotFetched(f"{wanted.hub_id}: {_reason(error)}") from error
     found = sorted(p for p in target.rglob("*") if p.is_file() and p.name != SUMS and ".cache" not in p.parts)
     if not found:
         raise NotFetched(f"{wanted.hub_id}: holds no file {wanted.files}")
     sums = {p.relative_to(target).as_posix(): file_digest(p) for p in found}
     changed = [file for file, known in before.items() if sums.get(file, known) != known]
     if changed:
-        raise NotFetched(
-            f"{target / changed[0]}: its checksum is not the one in {target / SUMS}; remove both to fetch it again"
-        )
+        raise NotFetched(f"{target / changed[0]}: its checksum is no longer that in {SUMS}; remove both to fetch again")
     (target / SUMS).write_text("".join(f"{digest}  {file}\n" for file, digest in sums.items()))
     return found
 
@@ -65,7 +66,10 @@ def _sums(path: Path) -> Iterator[tuple[str, str]]:
 
 
 def _reason(error: BaseException) -> str:
-    """The first cause that an error names, on one line: what lies below the client's own words."""
+    """What went wrong, by the first cause: what lies below the client's own words."""
     while error.__cause__ or error.__context__:
         error = error.__cause__ or error.__context__  # type: ignore[assignment]
-    return f"{type(error).__name__}: {' '.join(str(error).split())[:200]}"
+    told = f"{type(error).__name__}: {' '.join(str(error).split())[:200]}"
+    if isinstance(error, OSError):
+        return f"there is no network, or the hub cannot be reached through it ({told})"
+    return f"the hub does not give it ({told})"

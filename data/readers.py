@@ -124,9 +124,13 @@ class _Window:
                     raise ValueError(f"not a JSON file (row {number}: {error}); use .jsonl for one object a line") from error
                 size *= 2  # so that one huge row is not decoded again and again
             else:
-                if end < len(self._held) or not self._more(BUFFER):  # a number at the edge may go on
+                if self._ended(end) or not self._more(BUFFER):
                     self._at = end
                     return value
+
+    def _ended(self, end: int) -> bool:
+        """Whether a value ends there whatever follows: a number at the edge of the window may go on."""
+        return end < len(self._held) - LONGEST_WORD or self._held[end : end + 1] in {",", "]", " ", "\n", "\r", "\t"}
 
     def _broken(self, error: Exception) -> bool:
         """Whether more text could not repair what the decoder stumbled over."""

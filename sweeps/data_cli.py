@@ -71,9 +71,7 @@ def filter_source(
 @app.command()
 def fetch(
     folder: Annotated[Path, typer.Argument(metavar="FOLDER", help="Folder to download to.")],
-    name: Annotated[
-        list[str] | None, typer.Option("--set", help="math, code or general; may be repeated; default all.")
-    ] = None,
+    name: Annotated[list[str] | None, typer.Option("--set", help="math, code, general; default all.")] = None,
 ) -> None:
     """Download the paper's public data sets from the hub, with checksums."""
     from data.fetch import NOT_ON_THE_HUB, SETS

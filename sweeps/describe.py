@@ -18,8 +18,8 @@ from sweeps.config import SweepConfig
 from trainers import base
 from trainers.recipe import recipe
 
-FRACTIONS = {"1": 1.0, "1/4": 1 / 4, "1/16": 1 / 16, "1/64": 1 / 64, "1/256": 1 / 256}
-"""The paper's."""
+FRACTIONS = {1.0: "1", 1 / 4: "1/4", 1 / 16: "1/16", 1 / 64: "1/64", 1 / 256: "1/256"}
+"""The paper's, as they are written."""
 SHOWN_TOKENS = 400
 
 
@@ -53,11 +53,12 @@ def describe(config: SweepConfig, name: str, record: Record, store: Store) -> De
 def _uses(config: SweepConfig, name: str, rows: Prepared) -> Iterator[tuple[str, int, int]]:
     """What the paper's fractions take, and those of the configuration's own stages."""
     stages = recipe(config.strategy, config.sources, config.train, config.k or 0.0, config.stages, config.data.total)
-    own = {f"{stage.mixture[name]:.6g}": stage.mixture[name] for stage in stages if name in stage.mixture}
+    own = {stage.mixture[name] for stage in stages if name in stage.mixture}
     draws = [stage.draws[name] for stage in stages if name in stage.draws] or [mixture.Draw(config.sources[name].sampling)]
     seeded = lineage.identities(config).sources[name]
-    for told, fraction in sorted((FRACTIONS | own).items(), key=lambda entry: -entry[1]):
+    for fraction in sorted(FRACTIONS.keys() | own, reverse=True):
         taken = mixture.take(rows.table, fraction, config.train.seed, seeded, draws[0])
+        told = FRACTIONS.get(fraction, f"{fraction:.6g}") + " (this sweep)" * (fraction in own)
         yield told, len(taken), int(rows.table.lengths[taken].sum())
 
 
