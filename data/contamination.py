@@ -111,7 +111,7 @@ class _Search:
         for number, turns in enumerate(items):
             if said := " ".join(words(turns[0])):
                 self.questions[said].append(number)
-            grams = set(_grams(_hashes([words(" ".join(turns))])).tolist())
+            grams = set(_grams(_hashes([words(" ".join(turns))])[:-1]).tolist())
             self.sizes.append(len(grams))
             for gram in grams:
                 self.items_of[gram].append(number)
