@@ -118,7 +118,7 @@ class Prepared:
 
     def rows(self, wanted: Any) -> list[dict[str, Any]]:
         """The rows of some numbers, in their order, with `input_ids`, `labels` and `length`."""
-        return list(self._rows.select(["input_ids", "labels", "length"]).take(wanted).to_pylist())
+        return list(self._rows.select(["input_ids", "labels", "length"]).take(pa.array(wanted, pa.int64())).to_pylist())
 
 
 @dataclass(frozen=True)

@@ -1,10 +1,12 @@
 """Recipes and stage keys: what is shared, what is not."""
 
+import copy
+
 import pytest
 
-from data.config import SourceConfig
+from data.config import SourceConfig, Total
 from sweeps.lineage import Identities, stages
-from sweeps.loading import parse, with_params
+from sweeps.loading import ConfigError, parse, with_params
 from trainers.config import StageConfig, TrainConfig
 from trainers.recipe import recipe
 
@@ -40,6 +42,72 @@ def test_explicit_stages_take_the_fields_of_train_that_they_do_not_set():
     written = [StageConfig(mixture={"math": "1/4"}), StageConfig(mixture={"chat": 1}, train={"lr": 1e-3})]
     first, second = recipe("explicit", SOURCES, TrainConfig(epochs=7), stages=written)
     assert (first.mixture, first.train.epochs, second.train) == ({"math": 0.25}, 7, TrainConfig(epochs=7, lr=1e-3))
+
+
+WEIGHTS = {"math": 0.5, "code": 0.25, "chat": 0.25}
+
+
+def budgeted(strategy, total, k=None):
+    """What each stage of a recipe takes of each source: fraction x budget, in the unit of the total."""
+    sources = {name: source.model_copy(update={"weight": WEIGHTS[name], "fraction": 1.0}) for name, source in SOURCES.items()}
+    stages = recipe(strategy, sources, TrainConfig(), k, total=total)
+    return [{name: share * stage.draws[name].budget for name, share in stage.mixture.items()} for stage in stages]
+
+
+def test_a_budget_is_spent_once_by_weight_and_replay_comes_on_top():
+    total = Total(examples=1000)
+    assert budgeted("multi_task", total) == [{"math": 500, "code": 250, "chat": 250}]
+    assert budgeted("mixed_sequential", total) == [{"math": 500, "code": 250}, {"chat": 250}]
+    assert budgeted("dmt", total, 1 / 4) == [{"math": 500, "code": 250}, {"chat": 250, "math": 125, "code": 62.5}]
+    assert budgeted("dmt", Total(tokens=10_000), 0)[1] == {"chat": 2500}
+
+
+def with_weights(small, total=1000, **weights):
+    for name, weight in (WEIGHTS | weights).items():
+        small["sources"][name]["weight"] = weight
+    return small | {"data": {"total": total}}
+
+
+def test_total_weight_and_sampling_are_in_the_key_of_a_stage(small):
+    plain = keys(small)
+    ways = [
+        with_weights(copy.deepcopy(small)),
+        with_weights(copy.deepcopy(small), 2000),
+        with_weights(copy.deepcopy(small), {"tokens": 1000}),
+        with_weights(copy.deepcopy(small), math=0.25, code=0.5),
+        copy.deepcopy(small),
+    ]
+    ways[-1]["sources"]["math"]["sampling"] = "question"
+    firsts = {plain[0], *(keys(values)[0] for values in ways)}
+    assert len(firsts) == len(ways) + 1
+
+
+@pytest.mark.parametrize(
+    ("change", "field", "said"),
+    [
+        ({"math": 0.6}, "data.total", "weights sum to 1.1 and not to 1; change sources.math.weight, sources.code.weight"),
+        ({"math": None}, "sources.math.weight", "every source that is used needs one"),
+        ({"math": "1/3"}, "data.total", "sum to 0.833333"),
+    ],
+)
+def test_weights_that_do_not_sum_to_one_are_named(small, change, field, said):
+    with pytest.raises(ConfigError) as caught:
+        parse(with_weights(small, **change))
+    (problem,) = caught.value.problems
+    assert problem.field == field and said in str(problem)
+
+
+def test_a_weight_without_a_total_and_a_total_of_two_kinds_are_refused(small):
+    small["sources"]["math"]["weight"] = 1
+    with pytest.raises(ConfigError, match=r"sources.math.weight = 1: needs data.total"):
+        parse(small)
+    with pytest.raises(ConfigError, match="either examples or tokens"):
+        parse(with_weights(small, {"examples": 3, "tokens": 4}))
+
+
+def test_a_source_that_no_stage_uses_has_no_part_in_the_total(small):
+    small["sources"]["code"]["fraction"] = 0
+    assert parse(with_weights(small, math=0.75, code=None)).data.total.examples == 1000
 
 
 def keys(small, **params):

@@ -14,10 +14,11 @@ from safetensors.torch import load_file
 from conftest import ROOT
 from data import prepare, sources
 from data.config import SourceConfig
+from data.mixture import Draw
 from data.prepare import prepared_key
 from data.store import Store
 from trainers import base, models
-from trainers.batches import collate
+from trainers.batches import collate, layout
 from trainers.config import ModelConfig, TrainConfig
 from trainers.examples import Examples
 from trainers.job import KIND, Share, StageJob
@@ -105,17 +106,54 @@ def test_two_workers_learn_what_one_learns(job, reference, tmp_path):
     assert apart(weights, reference[0]) < 1e-4
 
 
-@pytest.mark.parametrize(("safe", "leaks"), [({"use_cache": False}, False), ({}, True)], ids=["no cache", "default cache"])
-def test_packed_examples_do_not_see_each_other_without_a_cache(job, safe, leaks):
+@pytest.mark.parametrize(
+    ("call", "leaks"),
+    [({"use_cache": False}, False), ({}, True), ({"use_cache": False, "attention_mask": "ones"}, True)],
+    ids=["no cache", "default cache", "mask of ones"],
+)
+def test_packed_examples_do_not_see_each_other_without_a_cache(job, call, leaks):
     """transformers 5 keeps documents apart by position ids, but only with use_cache=False and no attention mask."""
     model = models.load(base.location(MODEL, Store(job.store)), MODEL).eval()
     rows = Examples(job, Store(job.store)).of_step(0)[:3]
     batch = collate(rows, [[0, 1, 2]], padding=0)
     with torch.inference_mode():
-        packed = model(input_ids=batch.input_ids, position_ids=batch.position_ids, **safe).logits[0]
+        masked = {"attention_mask": torch.ones_like(batch.input_ids)} if "attention_mask" in call else {}
+        packed = model(input_ids=batch.input_ids, position_ids=batch.position_ids, **call | masked).logits[0]
         alone = [model(input_ids=torch.tensor([row["input_ids"]])).logits[0] for row in rows]
     difference = (packed - torch.cat(alone)).abs().max().item()
     assert (difference > 1e-2) if leaks else (difference < 1e-5)
+
+
+@pytest.mark.parametrize("packing", [True, False], ids=["packed", "padded"])
+def test_any_number_of_ranks_sees_the_same_examples_in_every_step_from_any_step_on(job, packing):
+    """What each rank computes for itself, from the job alone: the examples of a step, and its share of them."""
+    steps = len(Examples(job, Store(job.store)).steps)
+    seen = {}
+    for ranks in (1, 2, 4):
+        of_rank = [Examples(job, Store(job.store)) for _ in range(ranks)]
+        for step in reversed(range(steps)):  # none has been through the steps before
+            rows = [examples.of_step(step) for examples in of_rank]
+            assert all(one == rows[0] for one in rows)
+            shares = [layout([row["length"] for row in mine], 128, 2, ranks, packing) for mine in rows]
+            taken = [i for rank, passes in enumerate(shares) for share in passes for row in share[rank] for i in row]
+            assert sorted(taken) == list(range(len(rows[0])))
+            seen.setdefault(step, rows[0])
+            assert seen[step] == rows[0]
+    assert sum(map(len, seen.values())) == 2 * len(Examples(job, Store(job.store)))
+
+
+def test_a_stage_with_a_budget_trains_on_it(job):
+    """The shares of a job say what fractions are counted in; half of 20 examples and of 200 tokens."""
+    math, chat = job.shares
+    shares = (
+        replace(math, fraction=0.5, draw=Draw(budget=20)),
+        replace(chat, fraction=0.5, draw=Draw(budget=400, unit="tokens")),
+    )
+    examples = Examples(replace(job, shares=shares), Store(job.store))
+    rows = [row for step in range(len(examples.steps)) for row in examples.of_step(step)][: len(examples)]
+    talks = [row for row in rows if len(row["input_ids"]) > 50]
+    assert len(examples) - len(talks) == 10
+    assert 200 - 50 <= sum(row["length"] for row in talks) <= 200 + 50
 
 
 def test_a_stage_starts_from_its_parent(job, reference):
