@@ -143,17 +143,14 @@ def test_any_number_of_ranks_sees_the_same_examples_in_every_step_from_any_step_
 
 
 def test_a_stage_with_a_budget_trains_on_it(job):
-    """The shares of a job say what fractions are counted in; half of 20 examples and of 200 tokens."""
-    math, chat = job.shares
-    shares = (
-        replace(math, fraction=0.5, draw=Draw(budget=20)),
-        replace(chat, fraction=0.5, draw=Draw(budget=400, unit="tokens")),
-    )
-    examples = Examples(replace(job, shares=shares), Store(job.store))
-    rows = [row for step in range(len(examples.steps)) for row in examples.of_step(step)][: len(examples)]
-    talks = [row for row in rows if len(row["input_ids"]) > 50]
-    assert len(examples) - len(talks) == 10
-    assert 200 - 50 <= sum(row["length"] for row in talks) <= 200 + 50
+    """Fractions of a budget: half of 20 word problems, and of 400 tokens of talk."""
+    draws = (Draw(budget=20), Draw(budget=400, unit="tokens"))
+    shares = tuple(replace(share, fraction=0.5, draw=draw) for share, draw in zip(job.shares, draws, strict=True))
+    taken = [Examples(replace(job, shares=(share,)), Store(job.store)) for share in shares]
+    problems, talks = ([row["length"] for step in range(len(e.steps)) for row in e.of_step(step)][: len(e)] for e in taken)
+    assert len(problems) == 10
+    assert abs(sum(talks) - 200) <= max(talks) / 2
+    assert len(Examples(replace(job, shares=shares), Store(job.store))) == len(problems) + len(talks)
 
 
 def test_a_stage_starts_from_its_parent(job, reference):
