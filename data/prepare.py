@@ -7,7 +7,7 @@ same to the byte whatever the number of processes.
 
 import re
 import shutil
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
@@ -110,15 +110,25 @@ class Prepared:
     """The rows of a prepared source, memory-mapped."""
 
     def __init__(self, key: str, store: Store) -> None:
-        self._rows = arrow.table(store.fetch(KIND, key) / "rows")
-        self.table = Table(self._rows["length"].to_numpy(), self._rows["question"].to_numpy())
+        rows = arrow.table(store.fetch(KIND, key) / "rows")
+        self.table = Table(rows["length"].to_numpy(), rows["question"].to_numpy())
+        # Batches and not the table: Arrow's take would copy all of a column of lists for a few of its rows.
+        self._batches = rows.select(["input_ids", "labels"]).to_batches()
+        self._ends = np.cumsum([len(batch) for batch in self._batches])
 
     def __len__(self) -> int:
-        return len(self._rows)
+        return len(self.table)
 
-    def rows(self, wanted: Any) -> list[dict[str, Any]]:
+    def rows(self, wanted: Iterable[int]) -> list[dict[str, Any]]:
         """The rows of some numbers, in their order, with `input_ids`, `labels` and `length`."""
-        return list(self._rows.select(["input_ids", "labels", "length"]).take(pa.array(wanted, pa.int64())).to_pylist())
+        return [self._row(int(number)) for number in wanted]
+
+    def _row(self, number: int) -> dict[str, Any]:
+        place = int(np.searchsorted(self._ends, number, side="right"))
+        batch = self._batches[place]
+        within = number - int(self._ends[place]) + len(batch)
+        ids, labels = (batch[name][within].values.to_numpy().tolist() for name in ("input_ids", "labels"))
+        return {"input_ids": ids, "labels": labels, "length": len(ids)}
 
 
 @dataclass(frozen=True)

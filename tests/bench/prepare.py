@@ -1,9 +1,9 @@
 """Preparing data beside TRL, on the same rows, in the same run, with the same number of processes.
 
-`make bench`, or `python tests/bench/prepare.py`; `--paper` prepares conversations of the paper's number and size as well and
-prints the most memory that was used. Both read the same messages from Arrow, render the chat template, tokenise, mask all
-but the assistant's turns and pack into 2,048 tokens. The tokenizer is a byte-pair encoding of 16,000 tokens trained on the
-benchmark files, as large and as fast as a real one.
+`make bench`, or `python tests/bench/prepare.py`. Both read the same messages from one parquet file, render the chat template,
+tokenise, mask all but the assistant's turns and pack into 2,048 tokens. The tokenizer is a byte-pair encoding of 16,000
+tokens trained on the benchmark files, as large and as fast as a real one. With `--paper`, conversations of the paper's number
+and size are prepared instead, and the most memory that was used is printed.
 """
 
 import argparse
@@ -29,8 +29,8 @@ from data.store import Store
 from trainers.batches import collate, layout
 
 FILES = Path(os.environ.get("FULCRUM_BENCHMARKS", Path(__file__).parents[3] / "shared" / "benchmarks"))
-LENGTH, BATCH, ROUNDS = 2048, 128, 3
-ROWS = {"math": 8000, "general": 4000}
+LENGTH, BATCH, ROUNDS = 2048, 128, 5
+ROWS = {"math": 5000, "code": 1000, "general": 4000}  # as many short ones for a long one as the paper has
 TEMPLATE = (
     "{% for message in messages %}{% if message['role'] == 'user' %}{{ '<|user|>\n' + message['content'] + '\n' }}"
     "{% else %}{{ '<|assistant|>\n' }}{% generation %}{{ message['content'] + '<|end|>\n' }}{% endgeneration %}{% endif %}"
@@ -48,9 +48,7 @@ def main() -> None:
     with tempfile.TemporaryDirectory() as folder:
         work = Path(folder)
         _tokenizer(words, work / "tokenizer")
-        _beside_trl(words, work, given.processes)
-        if given.paper:
-            _paper(words, work, given.processes)
+        (_paper if given.paper else _beside_trl)(words, work, given.processes)
 
 
 def _beside_trl(words: list[str], work: Path, processes: int) -> None:
