@@ -104,7 +104,7 @@ def _good(source: SourceConfig, quarantine: Quarantine) -> Iterator[dict[str, An
 
 
 def _refuse_duplicate(messages: Conversation, place: str, first_seen: dict[bytes, str]) -> None:
-    said = json.dumps([[m["role"], m["content"]] for m in messages], ensure_ascii=False)
+    said = "".join(f"{message['role']} {len(message['content'])} {message['content']}" for message in messages)
     earlier = first_seen.setdefault(hashlib.blake2b(said.encode(), digest_size=16).digest(), place)
     if earlier != place:
         raise BadRow("duplicate", f"the same conversation as {earlier}")

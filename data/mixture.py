@@ -73,12 +73,9 @@ def _items(table: Table, draw: Draw, random: np.random.Generator) -> tuple[Rows,
     """All rows in the order of sampling, and where in it each item ends."""
     if draw.sampling == "answer":
         return random.permutation(len(table)), np.arange(1, len(table) + 1)
-    _, first, of = np.unique(table.questions, return_index=True, return_inverse=True)
-    # Questions are numbered by where they first stand, not by their hash.
-    rank = np.empty(len(first), np.int64)
-    rank[np.argsort(first)] = random.permutation(len(first))
-    order = np.argsort(rank[of], kind="stable")
-    return order, np.cumsum(np.bincount(rank[of], minlength=len(first)))
+    distinct, of = np.unique(table.questions, return_inverse=True)
+    rank = random.permutation(len(distinct))[of]
+    return np.argsort(rank, kind="stable"), np.cumsum(np.bincount(rank, minlength=len(distinct)))
 
 
 def _sizes(table: Table, order: Rows, ends: Rows, draw: Draw) -> Rows:

@@ -23,7 +23,8 @@ DEFAULT_TEMPLATE = (
 )
 """For base models that bring none: Vicuna's roles on lines of their own, the end-of-sequence token after each answer."""
 
-LETTERS_PER_TOKEN = 6
+TAIL = 64  # tokens whose letters are tokenised again where a text is cut
+LETTERS_PER_TOKEN = 5
 """More than a token has on average: text of so many letters a token is probably too long, and is looked at first."""
 
 Ids = NDArray[np.int32]
@@ -67,26 +68,27 @@ def tokenise(tokenizer: Any, conversations: Sequence[Conversation], max_length: 
                 # What stands alone may have other tokens at its end than in the whole: it is measured again.
                 cut.add(i)
                 again[i] = _first(messages, result)
-            elif isinstance(result, Tokens) and i not in cut and len(messages) < len(conversations[i]):
+            elif isinstance(result, Tokens) and not result.cut and i not in cut and len(messages) < len(conversations[i]):
                 again[i] = conversations[i]
             else:
-                found[i] = replace(result, cut=i in cut) if isinstance(result, Tokens) else result
+                found[i] = replace(result, cut=True) if isinstance(result, Tokens) and i in cut else result
         trying = again
     return [one for one in found if one is not None]
 
 
 def _attempt(tokenizer: Any, talks: Sequence[Conversation], max_length: int) -> list[Tokens | BadRow | int]:
     """For each talk its tokens where they fit; else the number of its exchanges that do."""
-    results: list[Tokens | BadRow | int] = [0] * len(talks)
+    results: dict[int, Tokens | BadRow | int] = {}
+    openings: dict[int, tuple[str, Tokens]] = {}
     texts: dict[int, str] = {}
     for i, messages in enumerate(talks):
         try:
             texts[i] = render(tokenizer, messages)
         except TemplateError as error:
             results[i] = BadRow("refused_by_template", str(error))
-    if not texts:
-        return results
-    encoded = tokenizer(list(texts.values()), add_special_tokens=False, return_attention_mask=False, verbose=False)
+    encoded: Any = (
+        tokenizer(list(texts.values()), add_special_tokens=False, return_attention_mask=False, verbose=False) if texts else None
+    )
     for row, (i, text) in enumerate(texts.items()):
         ids = np.asarray(encoded["input_ids"][row], np.int32)
         if len(ids) <= max_length:
@@ -94,10 +96,29 @@ def _attempt(tokenizer: Any, talks: Sequence[Conversation], max_length: int) -> 
             results[i] = Tokens(ids, _labels(encoded, row, ids, spans, len(text)))
             continue
         end = encoded.token_to_chars(row, max_length - 1).end
-        fits = sum(after <= end for _, after in _spans(tokenizer, talks[i], text, end))
-        fits = min(fits, _exchanges(talks[i]) - 1)
-        results[i] = fits or BadRow("answer_beyond_max_length", f"the first answer ends behind token {max_length}")
-    return results
+        spans = [span for span in _spans(tokenizer, talks[i], text, end) if span[1] <= end][: _exchanges(talks[i]) - 1]
+        results[i] = len(spans) or BadRow("answer_beyond_max_length", f"the first answer ends behind token {max_length}")
+        if spans:
+            labels = _labels(encoded, row, ids, spans, len(text))
+            openings[i] = _beginning(encoded, row, text, spans[-1][1], Tokens(ids, labels, cut=True))
+    results |= _if_the_same_alone(tokenizer, openings)
+    return [results[i] for i in range(len(talks))]
+
+
+def _beginning(encoded: Any, row: int, text: str, end: int, whole: Tokens) -> tuple[str, Tokens]:
+    """The tokens before a letter, and the last of the text that they stand for."""
+    size = _token_at(encoded, row, end, len(text), len(whole.input_ids))
+    tail = encoded.token_to_chars(row, max(0, size - TAIL)).start
+    return text[tail:end], replace(whole, input_ids=whole.input_ids[:size], labels=whole.labels[:size])
+
+
+def _if_the_same_alone(tokenizer: Any, openings: dict[int, tuple[str, Tokens]]) -> dict[int, Tokens]:
+    """The beginnings whose last tokens are the same where the text ends there. Others have to be tokenised again."""
+    if not openings:
+        return {}
+    alone = tokenizer([tail for tail, _ in openings.values()], add_special_tokens=False, verbose=False)["input_ids"]
+    pairs = zip(openings.items(), alone, strict=True)
+    return {i: tokens for (i, (_, tokens)), tail in pairs if tail == tokens.input_ids[-TAIL:].tolist()}
 
 
 def _opening(messages: Conversation, letters: int) -> Conversation:

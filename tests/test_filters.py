@@ -57,11 +57,10 @@ def test_a_row_without_tags_is_quarantined_and_not_let_through(tmp_path):
 
 
 def test_tags_and_pattern_are_part_of_the_name_of_a_source(tmp_path):
-    made = [
-        source(tmp_path / "r.jsonl", *how)
-        for how in ((None,), (BY_FIELD,), (BY_FIELD, "code"), (BY_WORDS,), (BY_WORDS, "maths"))
-    ]
-    assert len({sources.fingerprint(config) for config in made}) == 5
+    others = {"kind": "keywords", "keywords": {"code": "java"}}
+    ways = [(None,), (BY_FIELD,), (BY_FIELD, "code"), (BY_WORDS,), (BY_WORDS, "maths"), (others,)]
+    made = [source(tmp_path / "r.jsonl", *way) for way in ways]
+    assert len({sources.fingerprint(config) for config in made}) == len(ways)
 
 
 @pytest.mark.parametrize(
