@@ -179,4 +179,5 @@ def _publish(running: Any, job: StageJob, store: Store, start: str, done: Record
     assert shared[0] is not None
     if job.until == 1:
         points.clear()
+        memory.forget(job, store)
     return shared[0]

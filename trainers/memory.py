@@ -17,6 +17,11 @@ def allowed(job: StageJob, store: Store) -> Record | None:
     return store.record(KIND, job.key)
 
 
+def forget(job: StageJob, store: Store) -> None:
+    """The stage is published: nobody will try again."""
+    store.delete(KIND, job.key)
+
+
 def halve(job: StageJob, store: Store, tried: int, step: int) -> RuntimeError:
     """Remember that `tried` rows were too many at a step (from 1); the error to raise."""
     where = f"out of memory at step {step} with {tried} row{'s' * (tried > 1)} of {job.train.max_length} tokens"
