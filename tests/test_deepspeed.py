@@ -1,13 +1,18 @@
 """DeepSpeed's settings: ours, the user's own JSON, and what cannot be."""
 
+import dataclasses
 import json
 
 import pytest
 
+from stages import apart, every_step_is_told, maker, stopped, weights
 from sweeps.loading import ConfigError, parse
 from trainers import deepspeed_json, engine
 from trainers.config import DeepSpeedConfig, ModelConfig, TrainConfig
 from trainers.keys import mathematics
+from trainers.loop import train_stage
+
+__all__ = ["every_step_is_told"]
 
 
 def refused(values, path):
@@ -102,3 +107,17 @@ def test_only_what_changes_the_numbers_enters_the_key():
     assert key(zero=2, config={"communication_data_type": "bf16"}) != plain
     assert key(zero=3, config={"zero_optimization": {"zero_quantized_weights": True}}) != plain
     assert key(zero=2, config={"a_key_of_tomorrow": 1}) != plain
+
+
+OFFLOADED = [{"zero": 2, "offload_optimizer": True}, {"zero": 3, "offload_optimizer": True, "offload_parameters": True}]
+
+
+@pytest.mark.parametrize("settings", OFFLOADED, ids=str)
+def test_offloading_changes_neither_what_is_learned_nor_how_it_goes_on(tmp_path, settings):
+    make = maker(str(tmp_path / "store"))
+    train_stage(make("plain"))
+    job = make("offloaded")
+    job = dataclasses.replace(job, train=job.train.model_copy(update={"deepspeed": DeepSpeedConfig(**settings)}))
+    point = stopped(job, 4)
+    assert train_stage(job)["notes"] == [f"continued from step {point}"]
+    assert apart(weights(job), weights(make("plain"))) < 1e-5

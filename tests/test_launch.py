@@ -53,6 +53,13 @@ def test_out_of_memory_with_one_row_fails_with_what_to_do(make, memory_for):
         launch(make("nothing-fits"), HERE, lambda progress: None)
 
 
+def test_what_torch_says_on_a_cpu_without_memory_counts():
+    with pytest.raises(RuntimeError) as error:
+        torch.empty(1 << 58)
+    assert memory.is_out_of_memory(error.value)
+    assert not memory.is_out_of_memory(RuntimeError("Connection closed by peer"))
+
+
 def test_a_failure_is_survived_as_long_as_the_stage_gets_further(make, whole):
     job, failed = make("unlucky", checkpoint_steps=1), []
 
