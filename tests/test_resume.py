@@ -100,6 +100,16 @@ def test_a_point_that_cannot_be_kept_is_noted_and_training_goes_on(make, whole, 
     assert apart(weights(job), whole()[1]) == 0
 
 
+def test_a_point_of_another_zero_stage_is_left_alone_and_the_stage_begins_again(make, whole):
+    stopped(make("other-zero", zero=1), 3), stopped(make("other-zero", zero=1), 6)
+    job = make("other-zero", zero=2, checkpoint_steps=1)
+    seen = []
+    record = train_stage(job, lambda progress: seen.append(points(job)))
+    assert record["notes"] == [f"the resume point at step {step} is of zero 1, not 2: not used" for step in (7, 4)]
+    assert any(found and max(found) < 4 for found in seen)  # older points do not crowd out those that can be used
+    assert apart(weights(job), whole()[1]) == 0
+
+
 def test_a_point_is_written_when_the_devices_will_be_taken_away(make, monkeypatch):
     monkeypatch.setattr(watch, "LOOK_EVERY_S", 0.0)
     job, seen = make("notice"), []

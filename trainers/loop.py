@@ -17,7 +17,7 @@ from trainers.failures import LossNotFinite, StageStopped
 from trainers.job import KIND, RUNGS, Notice, Report, StageJob
 from trainers.metrics import Meter
 from trainers.models import load, save
-from trainers.resume import Position, ResumePoints
+from trainers.resume import Position, ResumePoints, from_first
 from trainers.watch import Watch
 
 
@@ -68,7 +68,7 @@ def learning_rate(step: int, steps: int, train: TrainConfig) -> float:
 
 def _with_fewer_rows(job: StageJob, store: Store, points: ResumePoints) -> StageJob:
     """The job with as many rows at a time as an earlier attempt found out."""
-    known = memory.allowed(job, store)
+    known = from_first(lambda: memory.allowed(job, store))
     if known is None or known["rows"] >= job.train.rows:
         return job
     points.notes.append(f"out of memory at step {known['step']} with {known['tried']} rows: now {known['rows']} at a time")
@@ -130,7 +130,8 @@ class Stage:
         if (self.watch.save and position.step < last) or stop or (position.step == last < len(self.examples.steps)):
             self.points.save(self.engine, position)
         if stop:
-            self.points.settle()
+            if not self.points.settle():
+                raise OSError(self.points.notes[-1])
             raise StageStopped(position.step)
 
 

@@ -79,7 +79,7 @@ class ResumePoints:
 
     def find(self, limit: int) -> Point | None:
         """The newest point at or before a step. One whose files are not what was written is removed, and noted."""
-        for record in _from_first(lambda: newest_first(self._job.key, self._store)):
+        for record in from_first(lambda: newest_first(self._job.key, self._store)):
             if record["step"] > limit or not self._fits(record):
                 continue
             damage = self._fetch(record)
@@ -109,7 +109,7 @@ class ResumePoints:
     def save(self, engine: Any, position: Position) -> None:
         """Take a snapshot and begin to make it durable. An earlier one is waited for."""
         self.settle()
-        attempt = _from_first(self._store.attempt)
+        attempt = from_first(self._store.attempt)
         key = f"{self._job.key}-{position.step}"
         folder = self._store.scratch(RESUME, key, attempt)
         (folder / TAG).mkdir(exist_ok=True)
@@ -129,13 +129,13 @@ class ResumePoints:
         """Whether a point was saved that has not been published; the same on all workers."""
         return self._upload is not None
 
-    def settle(self) -> None:
+    def settle(self) -> bool:
         """Wait until the last point is durable on all workers, publish it and remove those that are too old.
 
-        A point that could not be made durable is given up and noted: the one before it still holds.
+        False for a point that could not be made durable: it is given up and noted, and the one before it still holds.
         """
         if self._upload is None:
-            return
+            return True
         upload, self._upload = self._upload, None
         told: list[Any] = [None] * dist.get_world_size()
         dist.all_gather_object(told, _outcome(upload.sums))
@@ -149,6 +149,7 @@ class ResumePoints:
         if not self._store.local:
             shutil.rmtree(upload.folder, ignore_errors=True)
         dist.barrier()
+        return not failed
 
     def clear(self) -> None:
         """Remove all points of the stage, which nobody needs once it is published."""
@@ -184,19 +185,25 @@ class ResumePoints:
 
     def _fetch(self, record: Record) -> str | None:
         """Bring a point to this machine and compare its sums, each worker a part; what is wrong, the same on all workers."""
-        if _first_of_node():
-            self._store.fetch(RESUME, record["key"])
-        dist.barrier()
+        damage = _first_reason(self._bring(record) if _first_of_node() else None)
+        if damage:
+            return damage
         folder = self._store.fetch(RESUME, record["key"])
         me, beside = int(os.environ.get("LOCAL_RANK", 0)), int(os.environ.get("LOCAL_WORLD_SIZE", 1))
         mine = sorted(record["checksums"].items())[me::beside]
-        damage: list[str | None] = [None] * dist.get_world_size()
-        dist.all_gather_object(damage, next((d for name, digest in mine if (d := _damage(folder / name, digest))), None))
-        return next((found for found in damage if found), None)
+        return _first_reason(next((found for name, sum_ in mine if (found := _damage(folder / name, sum_))), None))
+
+    def _bring(self, record: Record) -> str | None:
+        try:
+            self._store.fetch(RESUME, record["key"])
+        except (OSError, KeyError, RuntimeError) as error:
+            return f"{type(error).__name__}: {error}"
+        return None
 
     def _prune(self) -> None:
-        """Keep the newest points; what was never published goes as well."""
-        kept = [record["key"] for record in newest_first(self._job.key, self._store)[:KEPT]]
+        """Keep the points written last; what was never published goes as well."""
+        records = self._store.records(RESUME, f"{self._job.key}-")
+        kept = [record["key"] for record in sorted(records, key=lambda record: -record["time"])[:KEPT]]
         for key in self._store.keys(RESUME, f"{self._job.key}-"):
             if key not in kept:
                 self._store.delete(RESUME, key)
@@ -236,11 +243,18 @@ def _universal(point: Point) -> Path:
     return folder
 
 
-def _from_first(make: Any) -> Any:
+def from_first(make: Any) -> Any:
     """What the first worker makes, on all workers."""
     made = [make() if dist.get_rank() == 0 else None]
     dist.broadcast_object_list(made, src=0)
     return made[0]
+
+
+def _first_reason(mine: str | None) -> str | None:
+    """What one of the workers found wrong, on all workers."""
+    told: list[str | None] = [None] * dist.get_world_size()
+    dist.all_gather_object(told, mine)
+    return next((reason for reason in told if reason), None)
 
 
 def _first_of_node() -> bool:
