@@ -17,8 +17,9 @@ from trainers.failures import LossNotFinite, StageStopped
 from trainers.job import KIND, RUNGS, Notice, Report, StageJob
 from trainers.metrics import Meter
 from trainers.models import load, save
-from trainers.resume import Position, ResumePoints, from_first
+from trainers.resume import Position, ResumePoints
 from trainers.watch import Watch
+from trainers.workers import from_first
 
 
 def train_stage(job: StageJob, report: Report | None = None, notice: Notice | None = None) -> Record:
@@ -167,18 +168,17 @@ def _publish(running: Any, job: StageJob, store: Store, start: str, done: Record
     """Write the weights as a stage or, before its end, as a rung."""
     points.settle()
     weights = engine.full_weights(running)
-    shared: list[Record | None] = [None]
-    if dist.get_rank() == 0:
+    kind, key = (KIND, job.key) if job.until == 1 else (RUNGS, f"{job.key}-{done['steps']}")
+
+    def written() -> Record:
         mixture = {share.name: share.fraction for share in job.shares}
         record = done | {"base": job.base, "parent": job.parent, "mixture": mixture, "notes": points.notes}
-        kind, key = (KIND, job.key) if job.until == 1 else (RUNGS, f"{job.key}-{done['steps']}")
         with store.writing(kind, key, record) as folder:
             save(running.module, weights, start, job.model, folder)
             record["device_seconds"] = job.device_seconds
-        shared = [record]
-    dist.broadcast_object_list(shared, src=0)
-    assert shared[0] is not None
-    if job.until == 1:
+        return record
+
+    record = from_first(written)
+    if kind == KIND:
         points.clear()
-        memory.forget(job, store)
-    return shared[0]
+    return record

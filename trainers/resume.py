@@ -13,8 +13,6 @@ import contextlib
 import hashlib
 import io
 import math
-import os
-import random
 import re
 import shutil
 import tempfile
@@ -24,12 +22,12 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-import numpy as np
-import torch
 import torch.distributed as dist
 
 from data.store import Record, Store
+from trainers import memory, randomness
 from trainers.job import RESUME, StageJob
+from trainers.workers import beside, first_of_machine, from_first, told_by_all
 
 KEPT = 2
 TAG = "state"
@@ -99,9 +97,9 @@ class ResumePoints:
         loaded, _ = engine.load_checkpoint(str(folder), tag=TAG, load_module_strict=not frozen(engine))
         if loaded is None:
             raise RuntimeError(f"DeepSpeed found no state in {folder}")
-        _set_generators(torch.load(_generators(point.folder, dist.get_rank() % point.record["workers"])))
+        randomness.load(_generators(point.folder, dist.get_rank() % point.record["workers"]))
         dist.barrier()
-        if _first_of_node():
+        if first_of_machine():
             temporary = [folder] * point.convert + [point.folder] * (not self._store.local)
             for path in temporary:
                 shutil.rmtree(path, ignore_errors=True)
@@ -114,7 +112,7 @@ class ResumePoints:
         folder = self._store.scratch(RESUME, key, attempt)
         (folder / TAG).mkdir(exist_ok=True)
         engine.save_checkpoint(str(folder), TAG, save_latest=False, exclude_frozen_parameters=frozen(engine))
-        torch.save(_get_generators(), _generators(folder, dist.get_rank()))
+        randomness.save(_generators(folder, dist.get_rank()))
         names = [path.relative_to(folder).as_posix() for path in folder.rglob("*") if _is_mine(path)]
         record = self._record(engine, position)
         sums = self._background.submit(self._store.put, RESUME, key, attempt, folder, names)
@@ -137,13 +135,12 @@ class ResumePoints:
         if self._upload is None:
             return True
         upload, self._upload = self._upload, None
-        told: list[Any] = [None] * dist.get_world_size()
-        dist.all_gather_object(told, _outcome(upload.sums))
+        told = told_by_all(_outcome(upload.sums))
         failed = [outcome for outcome in told if isinstance(outcome, str)]
         if failed:
             self.notes.append(f"no resume point at step {upload.record['step']}: {failed[0]}")
         elif dist.get_rank() == 0:
-            sums = {name: digest for outcome in told for name, digest in outcome.items()}
+            sums = {name: digest for outcome in told if isinstance(outcome, dict) for name, digest in outcome.items()}
             self._store.publish(RESUME, upload.key, upload.attempt, upload.record, sums)
             self._prune()
         if not self._store.local:
@@ -152,13 +149,14 @@ class ResumePoints:
         return not failed
 
     def clear(self) -> None:
-        """Remove all points of the stage, which nobody needs once it is published."""
+        """Remove all points of the stage, and what is known of its memory: nobody needs that once it is published."""
         if self._upload is not None:
             _outcome(self._upload.sums)
         dist.barrier()
         if dist.get_rank() == 0:
             for key in self._store.keys(RESUME, f"{self._job.key}-"):
                 self._store.delete(RESUME, key)
+            memory.forget(self._job, self._store)
 
     def close(self) -> None:
         """Let go of the thread, also in the middle of a failure."""
@@ -185,13 +183,14 @@ class ResumePoints:
 
     def _fetch(self, record: Record) -> str | None:
         """Bring a point to this machine and compare its sums, each worker a part; what is wrong, the same on all workers."""
-        damage = _first_reason(self._bring(record) if _first_of_node() else None)
-        if damage:
-            return damage
+        brought = told_by_all(self._bring(record) if first_of_machine() else None)
+        if any(brought):
+            return next(filter(None, brought))
         folder = self._store.fetch(RESUME, record["key"])
-        me, beside = int(os.environ.get("LOCAL_RANK", 0)), int(os.environ.get("LOCAL_WORLD_SIZE", 1))
-        mine = sorted(record["checksums"].items())[me::beside]
-        return _first_reason(next((found for name, sum_ in mine if (found := _damage(folder / name, sum_))), None))
+        me, here = beside()
+        mine = sorted(record["checksums"].items())[me::here]
+        found = [damage for name, digest in mine if (damage := _damage(folder / name, digest))]
+        return next((reason for told in told_by_all(found) for reason in told), None)
 
     def _bring(self, record: Record) -> str | None:
         try:
@@ -224,7 +223,7 @@ def _universal(point: Point) -> Path:
     from deepspeed.checkpoint import ds_to_universal
 
     folder = Path(tempfile.gettempdir()) / f"fulcrum-universal-{point.record['attempt']}"
-    if _first_of_node():
+    if first_of_machine():
         shutil.rmtree(folder, ignore_errors=True)
         folder.mkdir()
         with contextlib.redirect_stdout(io.StringIO()), contextlib.redirect_stderr(io.StringIO()):  # it tells its life
@@ -241,24 +240,6 @@ def _universal(point: Point) -> Path:
             )
     dist.barrier()
     return folder
-
-
-def from_first(make: Any) -> Any:
-    """What the first worker makes, on all workers."""
-    made = [make() if dist.get_rank() == 0 else None]
-    dist.broadcast_object_list(made, src=0)
-    return made[0]
-
-
-def _first_reason(mine: str | None) -> str | None:
-    """What one of the workers found wrong, on all workers."""
-    told: list[str | None] = [None] * dist.get_world_size()
-    dist.all_gather_object(told, mine)
-    return next((reason for reason in told if reason), None)
-
-
-def _first_of_node() -> bool:
-    return int(os.environ.get("LOCAL_RANK", 0)) == 0
 
 
 def _is_mine(path: Path) -> bool:
@@ -283,25 +264,3 @@ def _damage(path: Path, digest: str) -> str | None:
 
 def _generators(folder: Path, rank: int) -> Path:
     return folder / TAG / f"random_pp_rank_{rank}_.pt"
-
-
-def _get_generators() -> dict[str, Any]:
-    """The state of all random generators, in types that torch loads without running code."""
-    kind, keys, *rest = np.random.get_state()
-    version, internal, following = random.getstate()
-    return {
-        "torch": torch.get_rng_state(),
-        "cuda": torch.cuda.get_rng_state() if torch.cuda.is_available() else None,
-        "numpy": [kind, torch.from_numpy(np.asarray(keys).astype(np.int64)), *rest],
-        "python": [version, list(internal), following],
-    }
-
-
-def _set_generators(state: dict[str, Any]) -> None:
-    torch.set_rng_state(state["torch"])
-    if state["cuda"] is not None and torch.cuda.is_available():
-        torch.cuda.set_rng_state(state["cuda"])
-    kind, keys, *rest = state["numpy"]
-    np.random.set_state((kind, keys.numpy().astype(np.uint32), *rest))
-    version, internal, following = state["python"]
-    random.setstate((version, tuple(internal), following))
