@@ -100,14 +100,22 @@ def test_a_point_that_cannot_be_kept_is_noted_and_training_goes_on(make, whole, 
     assert apart(weights(job), whole()[1]) == 0
 
 
-def test_a_point_of_another_zero_stage_is_left_alone_and_the_stage_begins_again(make, whole):
-    stopped(make("other-zero", zero=1), 3), stopped(make("other-zero", zero=1), 6)
+def test_a_point_that_cannot_be_read_is_left_alone_and_the_stage_begins_again(make, whole):
+    stopped(make("other-zero", zero=3), 3), stopped(make("other-zero", zero=3), 6)
     job = make("other-zero", zero=2, checkpoint_steps=1)
     seen = []
     record = train_stage(job, lambda progress: seen.append(points(job)))
-    assert record["notes"] == [f"the resume point at step {step} is of zero 1, not 2: not used" for step in (7, 4)]
+    assert record["notes"] == [f"the resume point at step {step} is of zero 3, not 2: not used" for step in (7, 4)]
     assert any(found and max(found) < 4 for found in seen)  # older points do not crowd out those that can be used
     assert apart(weights(job), whole()[1]) == 0
+
+
+@pytest.mark.parametrize(("before", "after"), [(1, 2), (2, 1)])
+def test_zero_1_and_2_go_on_from_each_other(make, whole, before, after):
+    key = f"zero-{before}-{after}"
+    stopped(make(key, zero=before), 4)
+    assert train_stage(make(key, zero=after))["notes"] == ["continued from step 5"]
+    assert apart(weights(make(key)), whole()[1]) < 1e-6
 
 
 def test_a_point_is_written_when_the_devices_will_be_taken_away(make, monkeypatch):

@@ -45,7 +45,7 @@ class Position:
 
 @dataclass(frozen=True)
 class Point:
-    """A resume point that was found whole. `convert` when it was written by another number of workers."""
+    """A resume point that was found whole. `convert` when other workers or another ZeRO stage wrote it."""
 
     record: Record
     folder: Path
@@ -83,7 +83,8 @@ class ResumePoints:
             damage = self._fetch(record)
             if not damage:
                 self.notes.append(f"continued from step {record['step']}")
-                convert = record["zero"] > 0 and record["workers"] != dist.get_world_size()
+                layout = [dist.get_world_size(), self._job.train.deepspeed.zero]
+                convert = record["zero"] > 0 and [record["workers"], record["zero"]] != layout
                 return Point(record, self._store.fetch(RESUME, record["key"]), convert)
             self.notes.append(f"the resume point at step {record['step']} was damaged ({damage}) and is removed")
             if dist.get_rank() == 0:
@@ -175,11 +176,12 @@ class ResumePoints:
         }
 
     def _fits(self, record: Record) -> bool:
-        """DeepSpeed keeps the state of each ZeRO stage in a form of its own."""
+        """ZeRO 1 and 2 keep the same state; 0 and 3 each have a form of their own, into which no other is converted."""
         mine = self._job.train.deepspeed.zero
-        if record["zero"] != mine:
+        fits = mine == record["zero"] or {mine, record["zero"]} == {1, 2}
+        if not fits:
             self.notes.append(f"the resume point at step {record['step']} is of zero {record['zero']}, not {mine}: not used")
-        return record["zero"] == mine
+        return fits
 
     def _fetch(self, record: Record) -> str | None:
         """Bring a point to this machine and compare its sums, each worker a part; what is wrong, the same on all workers."""
