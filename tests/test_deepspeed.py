@@ -5,7 +5,7 @@ import json
 
 import pytest
 
-from stages import apart, every_step_is_told, maker, stopped, weights
+from cut_stages import apart, every_step_is_told, maker, stopped, weights
 from sweeps.loading import ConfigError, parse
 from trainers import deepspeed_json, engine
 from trainers.config import DeepSpeedConfig, ModelConfig, TrainConfig

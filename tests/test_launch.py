@@ -6,8 +6,8 @@ import time
 import pytest
 import torch
 
+from cut_stages import apart, every_step_is_told, make, stopped, weights, whole
 from data.store import Store
-from stages import apart, every_step_is_told, make, stopped, weights, whole
 from trainers import base, loop, memory
 from trainers.config import ModelConfig, ResourcesConfig
 from trainers.examples import Examples

@@ -7,8 +7,8 @@ import os
 import pytest
 import torch
 
+from cut_stages import STEPS, apart, every_step_is_told, make, maker, points, stopped, weights, whole
 from data.store import Store
-from stages import STEPS, apart, every_step_is_told, make, maker, points, stopped, weights, whole
 from trainers import loop, watch
 from trainers.failures import StageStopped
 from trainers.job import KIND, RESUME, RUNGS

@@ -9,8 +9,8 @@ import sys
 import pytest
 
 from conftest import ROOT
+from cut_stages import STEPS, apart, every_step_is_told, make, points, stopped, weights, whole
 from data.store import Store
-from stages import STEPS, apart, every_step_is_told, make, points, stopped, weights, whole
 from trainers import resume
 from trainers.job import RESUME
 from trainers.loop import train_stage

@@ -7,8 +7,8 @@ from dataclasses import replace
 
 import pytest
 
+from cut_stages import maker, points
 from run_folders import wait_for
-from stages import maker, points
 from sweeps.tasks import environment
 from trainers.config import ResourcesConfig
 from trainers.launch import launch
