@@ -1,12 +1,22 @@
 """The numbers of a stage while it trains, and where they can be read."""
 
+from dataclasses import replace
+
 import pytest
+from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
 from torch import nn
 
-from conftest import fulcrum
-from run_folders import events
+from cut_stages import STEPS, every_step_is_told, maker, points, stopped
+from data.store import Store
+from run_folders import events, finished_stages
+from sweeps.lineage import Identities, lineage
+from sweeps.loading import parse
 from sweeps.progress import _stage
 from trainers import metrics
+from trainers.job import RESUME
+from trainers.loop import train_stage
+
+__all__ = ["every_step_is_told"]
 
 
 class Model(nn.Module):
@@ -62,29 +72,38 @@ def test_utilisation_is_the_part_of_the_peak_that_the_model_takes(monkeypatch):
     assert told.seconds_left == pytest.approx(16)
 
 
-def test_the_numbers_reach_the_ledger_and_tensorboard(small, tmp_path):
-    import yaml
-    from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
-
-    small |= {"tracking": ["tensorboard"], "evaluate": {}, "search": {}, "k": 0.25}
-    (tmp_path / "c.yaml").write_text(yaml.safe_dump(small))
-    ended = fulcrum("train", "c.yaml", cwd=tmp_path)
+def test_the_numbers_of_every_stage_reach_the_ledger(finished):
+    folder, ended = finished
     assert ended.returncode == 0, ended.stdout + ended.stderr
-    folder = tmp_path / "runs" / "small"
     told = [event for event in events(folder) if event["event"] == "stage_progress"]
-    finished = [event for event in events(folder) if event["event"] == "stage_finished"]
-    assert {event["key"] for event in told} == {event["key"] for event in finished}
-    for end in finished:
-        last = [event for event in told if event["key"] == end["key"]][-1]
+    for end in finished_stages(folder):
+        mine = [event for event in told if event["key"] == end["key"]]
+        last = mine[-1]
         assert last["step"] == last["steps"] == end["steps"] and last["loss"] == end["loss"]
         assert last["tokens"] == end["tokens"] and last["tokens_per_second"] > 0 and last["grad_norm"] > 0
         assert last["memory"] > 1e8 and last["seconds_left"] == 0 and last["mfu"] is None
-        board = EventAccumulator(str(folder / "tensorboard" / end["key"][:8]))
-        board.Reload()
-        losses = board.Scalars("loss")
-        assert [entry.step for entry in losses] == list(range(1, end["steps"] + 1))
-        assert losses[-1].value == pytest.approx(end["loss"])
-        assert {"lr", "grad_norm", "tokens_per_second", "memory"} <= set(board.Tags()["scalars"])
+        assert len(mine) <= 10
+
+
+def test_a_run_that_is_tracked_has_a_folder_for_each_stage(small, tmp_path):
+    small |= {"storage": str(tmp_path), "k": 0.25, "search": {}, "tracking": ["tensorboard"]}
+    known = Identities("base", dict.fromkeys(small["sources"], "source"), "items")
+    jobs = lineage(parse(small), known).jobs
+    assert [job.tensorboard for job in jobs] == [str(tmp_path / "small" / "tensorboard" / job.key[:8]) for job in jobs]
+    assert all(job.tensorboard is None for job in lineage(parse(small | {"tracking": []}), known).jobs)
+
+
+def test_tensorboard_shows_every_step_once_also_after_a_stop(tmp_path):
+    job = replace(maker(str(tmp_path / "store"))("tracked", checkpoint_steps=4), tensorboard=str(tmp_path / "board"))
+    stopped(job, 5)
+    Store(job.store).delete(RESUME, f"tracked-{points(job)[0]}")  # the attempt after it goes on from step 4, and writes 5 again
+    record = train_stage(job)
+    board = EventAccumulator(str(tmp_path / "board"))
+    board.Reload()
+    losses = board.Scalars("loss")
+    assert [entry.step for entry in losses] == list(range(1, STEPS + 1))
+    assert losses[-1].value == pytest.approx(record["loss"])
+    assert {"lr", "grad_norm", "tokens_per_second", "memory"} <= set(board.Tags()["scalars"])
 
 
 def test_the_progress_line_says_what_is_known():

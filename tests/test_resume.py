@@ -1,6 +1,5 @@
 """A stage that was cut off: it goes on from its last resume point, and ends with the weights of one that was not."""
 
-import contextlib
 import dataclasses
 import os
 
@@ -9,8 +8,8 @@ import torch
 
 from cut_stages import STEPS, apart, every_step_is_told, make, maker, points, stopped, weights, whole
 from data.store import Store
-from trainers import loop, watch
-from trainers.failures import StageStopped
+from trainers import watch
+from trainers.examples import Examples
 from trainers.job import KIND, RESUME, RUNGS
 from trainers.loop import train_stage
 
@@ -152,7 +151,7 @@ def test_rungs_end_with_the_weights_of_the_uninterrupted_stage(make, whole):
 
 def test_a_rung_that_was_cut_off_before_its_weights_were_written_is_written(make, monkeypatch):
     job = dataclasses.replace(make("half-rung"), until=0.5)
-    monkeypatch.setattr(loop, "save", lambda *_: (_ for _ in ()).throw(Cut()))
+    monkeypatch.setattr(Store, "writing", lambda *_: (_ for _ in ()).throw(Cut()))
     with pytest.raises(Cut):
         train_stage(job)
     assert points(job) == [5]
@@ -166,24 +165,22 @@ def test_the_random_generators_go_on_where_they_were(make, monkeypatch):
 
     import numpy as np
 
-    def draw(job, at=None):
-        drawn = {}
+    drawn, of_step = {}, Examples.of_step
 
-        def report(progress):
-            drawn[progress.step] = (torch.rand(1).item(), np.random.rand(), random.random())
-            return progress.step == at
+    def drawing(self, step):
+        drawn[step] = (torch.rand(1).item(), np.random.rand(), random.random())
+        return of_step(self, step)
 
-        with contextlib.suppress(StageStopped):
-            train_stage(job, report)
-        return drawn
-
+    monkeypatch.setattr(Examples, "of_step", drawing)
     random.seed(0), np.random.seed(0)
-    undisturbed = draw(make("random"))
+    train_stage(make("random"))
+    undisturbed = dict(drawn)
     random.seed(0), np.random.seed(0)
-    job = make("random-cut")
-    draw(job, at=4)
+    assert stopped(make("random-cut"), 4) == 5
     random.seed(1), np.random.seed(1), torch.manual_seed(1)
-    assert draw(job)[7] == undisturbed[6]  # who stops does not report its last step, and draws one less
+    drawn.clear()
+    train_stage(make("random-cut"))
+    assert drawn == {step: undisturbed[step] for step in range(5, STEPS)}
 
 
 def test_a_stage_in_a_bucket_is_cut_off_and_goes_on_the_same(bucket, whole, monkeypatch, tmp_path):
