@@ -44,10 +44,19 @@ class Store:
         except (FileNotFoundError, NotADirectoryError):
             return None
 
-    def records(self, kind: str) -> list[Record]:
-        """The records of all published entries of a kind."""
+    @property
+    def local(self) -> bool:
+        """Whether entries are files of this machine, and scratch folders their own place."""
+        return self._local
+
+    def keys(self, kind: str, prefix: str = "") -> list[str]:
+        """The keys of a kind that begin with a prefix, also those of attempts that were never published."""
         selector = pafs.FileSelector(f"{self._base}/{kind}", allow_not_found=True)
-        found = (self.record(kind, info.base_name) for info in self._fs.get_file_info(selector))
+        return sorted(info.base_name for info in self._fs.get_file_info(selector) if info.base_name.startswith(prefix))
+
+    def records(self, kind: str, prefix: str = "") -> list[Record]:
+        """The records of the published entries of a kind whose keys begin with a prefix."""
+        found = (self.record(kind, key) for key in self.keys(kind, prefix))
         return [record for record in found if record is not None]
 
     def fetch(self, kind: str, key: str) -> Path:

@@ -14,7 +14,7 @@ from data import sources
 from data.fraction import parse_fraction
 from sweeps.config import Parameter, SweepConfig
 from sweeps.dotted import with_value
-from trainers.config import TrainConfig
+from trainers.config import ResourcesConfig, TrainConfig
 from trainers.keys import NOT_MATHS
 from trainers.recipe import NEEDED
 
@@ -164,6 +164,20 @@ def _stages(values: Values) -> Iterator[Problem]:
                     yield Problem(f"stages.{i}.train.{entry['loc'][0]}", entry["input"], entry["msg"])
 
 
+def _workers(values: Values) -> Iterator[Problem]:
+    """The examples of a step are dealt to the workers: with fewer examples than workers, some would never have any."""
+    workers = _mapping(values, "resources").get("workers", ResourcesConfig().workers)
+    fields = {"train": {"batch_size": TrainConfig().batch_size} | _mapping(values, "train")}
+    stages = values.get("stages")
+    for i, stage in enumerate(stages if isinstance(stages, list | tuple) else ()):
+        fields[f"stages.{i}.train"] = _mapping(stage, "train")
+    for field, train in fields.items():
+        size = train.get("batch_size")
+        if isinstance(size, int) and isinstance(workers, int) and 0 < size < workers:
+            remedy = f"has fewer examples than resources.workers = {workers}; lower that, or raise the batch size"
+            yield Problem(f"{field}.batch_size", size, remedy)
+
+
 def _benchmarks(values: Values) -> Iterator[Problem]:
     benchmarks = _entries(values, "evaluate")
     searched = _mapping(values, "search", "space")
@@ -245,6 +259,7 @@ CHECKS: tuple[Callable[[Values], Iterator[Problem]], ...] = (
     _weights,
     _strategy,
     _stages,
+    _workers,
     _benchmark_paths,
     _benchmarks,
     _space,

@@ -163,8 +163,8 @@ class SweepConfig(Frozen):
     """How the balance point is chosen: knee, floor or weights."""
     budget: BudgetConfig = BudgetConfig()
     """What the sweep may cost."""
-    tracking: tuple[str, ...] = Field(default=(), max_length=0)
-    """Reserved for experiment trackers; only [] for now."""
+    tracking: tuple[Literal["tensorboard"], ...] = ()
+    """Where the numbers of a stage in training go besides the ledger: `tensorboard` writes its files below the run's folder."""
 
 
 MAY_CHANGE = ("search.trials", "search.concurrency", "search.confirm", "resources", "budget", "balance", "tracking")

@@ -60,6 +60,7 @@ class StageGraph:
 
     async def progress(self, key: str, progress: dict[str, Any]) -> None:
         """Told by the worker that trains a stage."""
+        self._tell(key, progress)
         self._progress[key] = progress
 
     async def _once(self, key: str, known: Known, make: Callable[[], Awaitable[Record]]) -> Record:
@@ -104,6 +105,14 @@ class StageGraph:
             spent = devices * (time.monotonic() - started)  # retries of Ray included
             self._note(f"{what}_finished", about, **told(record) | {"device_seconds": spent})
             return record
+
+    def _tell(self, key: str, progress: dict[str, Any]) -> None:
+        """Note what happened to a stage, and its numbers about ten times on the way."""
+        for text in progress.pop("notes", ()):
+            self._note("stage_note", {"key": key}, text=text)
+        tenth = 10 * progress["step"] // progress["steps"]
+        if tenth > 10 * self._progress.get(key, {}).get("step", 0) // progress["steps"]:
+            self._note("stage_progress", {"key": key}, **progress)
 
     def _note(self, event: str, about: dict[str, Any], **more: Any) -> None:
         self._events.append({"event": event, **about, **more})

@@ -144,4 +144,5 @@ def _job(config: SweepConfig, known: Identities, keyed: KeyedStage) -> StageJob:
         devices=config.resources.devices,
         gpu=config.resources.gpus_per_worker > 0,
         threads=max(1, int(config.resources.cpus_per_worker)),
+        tensorboard=str(run_folder(config) / "tensorboard" / keyed.key[:8]) if "tensorboard" in config.tracking else None,
     )

@@ -56,7 +56,18 @@ class Progress:
 
 
 def _stage(key: str, progress: Mapping[str, Any]) -> str:
-    return f"stage {key[:8]}: step {progress['step']}/{progress['steps']}, loss {progress['loss']:.3f}"
+    told = [f"stage {key[:8]}: step {progress['step']}/{progress['steps']}", f"loss {progress['loss']:.3f}"]
+    known = {name: value for name, value in progress.items() if value is not None}
+    told += [f"{known['tokens_per_second']:.0f} tokens/s"] if "tokens_per_second" in known else []
+    told += [f"MFU {known['mfu']:.0%}"] if "mfu" in known else []
+    told += [f"{_duration(known['seconds_left'])} left"] if "seconds_left" in known else []
+    return ", ".join(told)
+
+
+def _duration(seconds: float) -> str:
+    """The two largest units, as a person would say it."""
+    minutes, hours = round(seconds / 60), round(seconds / 60) // 60
+    return f"{seconds:.0f} s" if seconds < 90 else f"{minutes} min" if hours < 2 else f"{hours} h {minutes % 60:02d} min"
 
 
 def _params(event: Mapping[str, Any]) -> str:
@@ -78,6 +89,7 @@ def _mixture(event: Mapping[str, Any]) -> str:
 LINES = {
     "stage_started": lambda e: f"stage {e['key'][:8]} trains on {_mixture(e)}",
     "stage_finished": lambda e: f"stage {e['key'][:8]} finished, {e['device_seconds']:.0f} device-seconds",
+    "stage_note": lambda e: f"stage {e['key'][:8]}: {e['text']}",
     "stage_failed": lambda e: f"stage {e['key'][:8]} failed: {e['error']}",
     "rung_failed": lambda e: f"evaluation of stage {e['key'][:8]} failed: {e['error']}",
     "trial_started": lambda e: f"trial {e['trial']} asked: {_params(e)}",

@@ -1,11 +1,12 @@
 """Configuration of a model, of a training stage and of the machines it runs on."""
 
-from typing import Annotated, Any, Literal
+from typing import Annotated, Any, Literal, Self
 
-from pydantic import Field
+from pydantic import AfterValidator, BeforeValidator, Field, ValidationInfo, field_validator, model_validator
 
 from data.config import Frozen
 from data.fraction import Fraction
+from trainers import deepspeed_json
 
 
 class ModelConfig(Frozen):
@@ -26,6 +27,20 @@ class ModelConfig(Frozen):
 class DeepSpeedConfig(Frozen):
     zero: Literal[0, 1, 2, 3] = 2
     """ZeRO stage: what is sharded over the workers. It does not change the result."""
+    offload_optimizer: bool = False
+    """Keep the optimizer's state in the memory of the CPU; needs zero 1 or more."""
+    offload_parameters: bool = False
+    """Keep the weights in the memory of the CPU; needs zero 3."""
+    config: Annotated[
+        dict[str, Any] | None, BeforeValidator(deepspeed_json.read), AfterValidator(deepspeed_json.refuse_ours)
+    ] = None
+    """A DeepSpeed JSON of your own, as a path or its values, for everything that has no field here."""
+
+    @model_validator(mode="after")
+    def _possible(self) -> Self:
+        offloaded = {"optimizer": self.offload_optimizer, "param": self.offload_parameters}
+        deepspeed_json.refuse_conflicts(self.config, self.zero, offloaded)
+        return self
 
 
 class TrainConfig(Frozen):
@@ -53,6 +68,12 @@ class TrainConfig(Frozen):
     """Put several examples into one row, without seeing each other; false pads instead. Only speed depends on it."""
     deepspeed: DeepSpeedConfig = DeepSpeedConfig()
     """Settings of the DeepSpeed engine."""
+    checkpoint_steps: int | None = Field(default=None, ge=1)
+    """Write a resume point every so many optimiser steps."""
+    checkpoint_minutes: float | None = Field(default=10.0, gt=0)
+    """Write a resume point every so many minutes; null for none."""
+    collective_timeout: float = Field(default=1800.0, gt=0)
+    """Seconds that workers wait for one that does not answer, before the attempt ends and is taken up again."""
     lora: None = None
     """Reserved for adapters; only null (full fine-tuning) for now."""
 
@@ -75,6 +96,16 @@ class ResourcesConfig(Frozen):
     """Reserved for named pools; only {} for now."""
     price: dict[Literal["cpu", "gpu"], Annotated[float, Field(ge=0)]] = {}
     """Money per device-hour, by `gpu` or `cpu`, for the plan."""
+
+    @field_validator("gpus_per_worker")
+    @classmethod
+    def _gpu_of_its_own(cls, gpus: float, info: ValidationInfo) -> float:
+        """NCCL refuses two workers on one GPU."""
+        if 0 < gpus < 1 and info.data.get("workers", 1) > 1:
+            raise ValueError(
+                f"{info.data['workers']} workers cannot share GPUs; give each a whole one, or set workers to 1 or 0"
+            )
+        return gpus
 
     @property
     def devices(self) -> float:

@@ -1,12 +1,15 @@
 """What a worker needs to know to train one stage: plain values that travel between machines."""
 
-from collections.abc import Callable
-from dataclasses import dataclass
+import time
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, replace
 
 from data.mixture import ALL, Draw
 from trainers.config import ModelConfig, TrainConfig
 
 KIND = "stages"
+RUNGS = "rungs"
+RESUME = "resume"
 
 
 @dataclass(frozen=True)
@@ -23,7 +26,7 @@ class Share:
 
 @dataclass(frozen=True)
 class StageJob:
-    """One stage to train and publish as `stages/<key>` in the store at `store`."""
+    """One stage to train and publish as `stages/<key>` in the store at `store`, or its beginning as a rung."""
 
     key: str
     parent: str | None
@@ -37,17 +40,43 @@ class StageJob:
     threads: int
     launched: float = 0.0
     """Unix time at which the devices were taken; the record counts device-seconds from here."""
+    spent: float = 0.0
+    """Device-seconds that went into the stage before."""
+    until: float = 1.0
+    """Train this share of the steps. Below 1 the end is published as `rungs/<key>-<step>`, and another job goes on from it."""
+    tensorboard: str | None = None
+    """Folder for TensorBoard's event files."""
+
+    @property
+    def device_seconds(self) -> float:
+        """Spent on the stage up to now."""
+        return self.spent + self.devices * (time.time() - self.launched)
 
 
 @dataclass(frozen=True)
 class Progress:
-    """How far a stage is, as its first worker tells it."""
+    """How far a stage is, as its first worker tells it. What is not known is None."""
 
     step: int
     steps: int
     loss: float
     lr: float
     tokens: int
+    grad_norm: float | None = None
+    tokens_per_second: float | None = None
+    mfu: float | None = None
+    """Model FLOPs utilisation: the share of the devices' bf16 peak that the model's own arithmetic takes."""
+    memory: int = 0
+    """Most bytes that the first worker has held: of its GPU, or resident where there is none."""
+    seconds_left: float | None = None
+    notes: tuple[str, ...] = ()
+    """What happened to the stage since the last report, for a person."""
+
+    def with_notes(self, notes: Sequence[str]) -> "Progress":
+        return replace(self, notes=tuple(notes))
 
 
-Report = Callable[[Progress], None]
+Report = Callable[[Progress], bool | None]
+"""Told about once a second; True asks the stage to stop where it can be continued."""
+Notice = Callable[[], bool]
+"""Asked on every worker now and then; True asks for a resume point, because the devices will be taken away."""

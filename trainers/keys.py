@@ -1,7 +1,8 @@
 """Stage keys: a stage is named by everything that changes its mathematics, and by nothing else.
 
 In the key: the parent, the content and fraction of each source, and the hyper-parameters. Not in it: workers, rows per
-forward pass, packing, ZeRO stage, and the names of sources.
+forward pass, packing, ZeRO stage, offloading, resume points, and the names of sources. Of the user's DeepSpeed JSON enters
+what is not known to be mere layout.
 """
 
 from collections.abc import Mapping, Sequence
@@ -10,11 +11,14 @@ from typing import Any
 
 from data.fingerprint import digest
 from data.mixture import ALL, Draw
+from trainers import deepspeed_json
 from trainers.config import ModelConfig, TrainConfig
 from trainers.recipe import Stage
 
 LOOP_VERSION = 1  # raise it when the loop would train other weights from the same input
-NOT_MATHS = {"rows", "packing", "deepspeed", "lora"}
+NOT_MATHS = {
+    "rows", "packing", "deepspeed", "lora", "checkpoint_steps", "checkpoint_minutes", "collective_timeout"
+}  # fmt: skip
 
 
 @dataclass(frozen=True)
@@ -52,4 +56,6 @@ def _draw(stage: Stage, name: str) -> Draw:
 
 def mathematics(train: TrainConfig) -> dict[str, Any]:
     """The fields of a training config that change what is learned."""
-    return {name: value for name, value in train.model_dump().items() if name not in NOT_MATHS}
+    values = {name: value for name, value in train.model_dump().items() if name not in NOT_MATHS}
+    numerics = deepspeed_json.mathematics(train.deepspeed.config)
+    return values | ({"deepspeed": numerics} if numerics else {})

@@ -1,27 +1,65 @@
-"""Launching one stage on Ray Train: a worker group, or this very process when no worker is asked for."""
+"""Launching one stage: on Ray Train's worker group, or in this very process when no worker is asked for.
 
-import shutil
-from collections.abc import Callable
+An attempt that ends in a failure which another one may survive (a worker died, ran out of memory, or did not answer in time)
+is followed by another, which goes on from the last resume point.
+"""
+
+import gc
+import sys
+import tempfile
+from dataclasses import replace
 from typing import Any
 
-from data.store import Record
+from data.store import Record, Store
+from trainers import memory
 from trainers.config import ResourcesConfig
-from trainers.job import Progress, StageJob
+from trainers.failures import BrokenModel, LossNotFinite, NothingFits, StageStopped
+from trainers.job import RESUME, Report, StageJob
 
 TAG = "fulcrum_stage"
 """Name prefix of the Train runs, by which their placement groups and actors can be told from others."""
+ATTEMPTS = 3
+"""Attempts that may fail one after the other without getting any further."""
+FINAL = (BrokenModel, LossNotFinite, NothingFits, StageStopped, ValueError)
+"""What another attempt would run into as well."""
 
 
-def launch(job: StageJob, resources: ResourcesConfig, report: Callable[[Progress], None]) -> Record:
-    """Train and publish a stage; blocks until it is in the store. Raises what the loop raised, on whatever machine.
+def launch(job: StageJob, resources: ResourcesConfig, report: Report) -> Record:
+    """Train and publish a stage; blocks until it is in the store. Raises what the loop raised, on whatever machine."""
+    store = Store(job.store)
+    job = replace(job, spent=_spent(job, store))
+    failed, reached = 0, _reached(job, store)
+    while True:
+        try:
+            return _attempt(job, resources, report)
+        except Exception as error:
+            now = _reached(job, store)
+            failed, reached = (failed + 1 if now == reached else 1), now
+            if isinstance(error, FINAL) or failed == ATTEMPTS:
+                raise
+        _free_memory()
 
-    A worker that dies is replaced twice; the stage then starts again from its parent.
-    """
+
+def _attempt(job: StageJob, resources: ResourcesConfig, report: Report) -> Record:
+    if not resources.workers:
+        from trainers.loop import train_stage
+
+        return train_stage(job, report)
+    from ray.train.v2.api.exceptions import WorkerGroupError
+
+    try:
+        with tempfile.TemporaryDirectory(prefix="fulcrum-train-") as folder:
+            return dict(_trainer(job, resources, report, folder).fit().return_value)
+    except WorkerGroupError as error:
+        raise _cause(error) from error
+
+
+def _trainer(job: StageJob, resources: ResourcesConfig, report: Report, folder: str) -> Any:
+    """A Train run of one attempt. Its own state is of no use to the next, so it stays on this machine."""
     from ray.train import FailureConfig, RunConfig, ScalingConfig
     from ray.train.torch import TorchConfig, TorchTrainer
 
-    name = f"{TAG}-{job.key}-{int(job.launched * 1000)}"
-    trainer = TorchTrainer(
+    return TorchTrainer(
         _worker,
         train_loop_config={"job": job, "report": report},
         scaling_config=ScalingConfig(
@@ -29,23 +67,48 @@ def launch(job: StageJob, resources: ResourcesConfig, report: Callable[[Progress
             use_gpu=resources.gpus_per_worker > 0,
             resources_per_worker=_per_worker(resources),
         ),
-        torch_config=TorchConfig(backend="nccl" if job.gpu else "gloo"),
+        torch_config=TorchConfig(backend="nccl" if job.gpu else "gloo", timeout_s=max(1, int(job.train.collective_timeout))),
         run_config=RunConfig(
-            name=name,
-            storage_path=f"{job.store}/.train",  # all nodes must see it; Train keeps its own state there, nothing of ours
-            failure_config=FailureConfig(max_failures=2, controller_failure_limit=30),
+            name=f"{TAG}-{job.key}",
+            storage_path=folder,
+            # Failures are counted here. Preempted nodes are not failures: Train starts the group again as often as it takes.
+            failure_config=FailureConfig(max_failures=0, max_preemption_failures=-1, controller_failure_limit=30),
         ),
     )
-    try:
-        return dict(trainer.fit().return_value)
-    finally:
-        shutil.rmtree(f"{job.store}/.train/{name}", ignore_errors=True)
 
 
 def _worker(config: dict[str, Any]) -> Record:
+    from ray.train import get_preemption_info
+
     from trainers.loop import train_stage
 
-    return train_stage(config["job"], config["report"])
+    return train_stage(config["job"], config["report"], lambda: get_preemption_info() is not None)
+
+
+def _cause(error: Any) -> BaseException:
+    """The failure of a worker that says most: one that is final, else any other than peers that were cut off."""
+    failures = [getattr(failure, "_base_exc", None) or failure for failure in error.worker_failures.values()]
+    final = [failure for failure in failures if isinstance(failure, FINAL)]
+    return next(iter(final + failures), error)
+
+
+def _spent(job: StageJob, store: Store) -> float:
+    """Device-seconds of earlier launches, as far as they are on record."""
+    return max((record["device_seconds"] for record in store.records(RESUME, f"{job.key}-")), default=0.0)
+
+
+def _reached(job: StageJob, store: Store) -> tuple[int, int]:
+    """What an attempt has to change to have got further: the last step that is kept, and the rows at a time."""
+    steps = [record["step"] for record in store.records(RESUME, f"{job.key}-")]
+    rows = (memory.allowed(job, store) or {}).get("rows", job.train.rows)
+    return max(steps, default=0), rows
+
+
+def _free_memory() -> None:
+    """What a failed attempt left in this process: its tensors hang in cycles."""
+    gc.collect()
+    if (torch := sys.modules.get("torch")) and torch.cuda.is_available():
+        torch.cuda.empty_cache()
 
 
 def _per_worker(resources: ResourcesConfig) -> dict[str, float]:

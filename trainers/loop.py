@@ -1,7 +1,7 @@
 """The training loop of one stage. Imports no Ray: it runs the same under Ray Train, torchrun or in a plain process."""
 
 import math
-import time
+from dataclasses import dataclass, replace
 from typing import Any
 
 import torch
@@ -9,34 +9,52 @@ import torch.distributed as dist
 
 from data.store import Record, Store
 from data.tokens import IGNORED
-from trainers import base, engine
+from trainers import base, engine, memory
 from trainers.batches import Batch, collate, labelled, layout
 from trainers.config import TrainConfig
 from trainers.examples import Examples
-from trainers.job import KIND, Progress, Report, StageJob
+from trainers.failures import LossNotFinite, StageStopped
+from trainers.job import KIND, RUNGS, Notice, Report, StageJob
+from trainers.metrics import Meter
 from trainers.models import load, save
-
-REPORT_EVERY_S = 1.0
-
-
-class LossNotFinite(RuntimeError):
-    """The loss became infinite or not a number."""
+from trainers.resume import Position, ResumePoints
+from trainers.watch import Watch
+from trainers.workers import from_first
 
 
-def train_stage(job: StageJob, report: Report | None = None) -> Record:
-    """Train a stage and publish it; every worker calls this, each gets the record. `report` is for the first worker."""
+def train_stage(job: StageJob, report: Report | None = None, notice: Notice | None = None) -> Record:
+    """Train a stage, from its last resume point on if it has one, and publish it; its record.
+
+    Every worker calls this. `report` is for the first worker. Raises LossNotFinite, OutOfMemory or NothingFits, and
+    StageStopped after `report` has answered True.
+    """
     torch.set_num_threads(job.threads)
     torch.manual_seed(job.train.seed)
-    engine.join_workers(job.gpu)
+    engine.join_workers(job.gpu, job.train.collective_timeout)
+    store = Store(job.store)
+    points = ResumePoints(job, store)
     try:
-        store = Store(job.store)
-        examples = Examples(job, store)
-        start = str(store.fetch(KIND, job.parent)) if job.parent else base.location(job.model, store)
-        running = engine.start(load(start, job.model), job.train, job.model, dist.get_world_size())
-        done = _run(running, job, examples, report if dist.get_rank() == 0 else None)
-        return _publish(running, job, store, start, done)
+        return _trained(job, store, points, report if dist.get_rank() == 0 else None, notice)
     finally:
+        points.close()
         engine.leave_workers()
+
+
+def _trained(job: StageJob, store: Store, points: ResumePoints, report: Report | None, notice: Notice | None) -> Record:
+    job = _with_fewer_rows(job, store, points)
+    examples = Examples(job, store)
+    last = math.ceil(job.until * len(examples.steps))
+    start = str(store.fetch(KIND, job.parent)) if job.parent else base.location(job.model, store)
+    found = points.find(last)
+    model = load(start, job.model)
+    running = engine.start(model, job.train, job.model, dist.get_world_size(), universal=found is not None and found.convert)
+    if found:
+        points.load(running, found)
+    begin = found.position if found else Position()
+    stage = Stage(job, store, examples, running, points, Watch(job, report, notice))
+    end = stage.run(begin, last)
+    done = {"steps": end.step, "tokens": end.tokens, "examples": len(examples), "loss": end.loss}
+    return _publish(running, job, store, start, done, points)
 
 
 def learning_rate(step: int, steps: int, train: TrainConfig) -> float:
@@ -49,26 +67,77 @@ def learning_rate(step: int, steps: int, train: TrainConfig) -> float:
     return train.lr * fall[train.schedule]
 
 
-def _run(running: Any, job: StageJob, examples: Examples, report: Report | None) -> Record:
-    steps, tokens, loss, told = len(examples.steps), 0, math.nan, 0.0
-    running.train()
-    for step in range(steps):
-        rows = examples.of_step(step)
-        rate = learning_rate(step, steps, job.train)
-        for group in running.optimizer.param_groups:
+def _with_fewer_rows(job: StageJob, store: Store, points: ResumePoints) -> StageJob:
+    """The job with as many rows at a time as an earlier attempt found out."""
+    known = from_first(lambda: memory.allowed(job, store))
+    if known is None or known["rows"] >= job.train.rows:
+        return job
+    points.notes.append(f"out of memory at step {known['step']} with {known['tried']} rows: now {known['rows']} at a time")
+    return replace(job, train=job.train.model_copy(update={"rows": known["rows"]}))
+
+
+@dataclass(frozen=True)
+class Stage:
+    """A stage in training, as one worker holds it."""
+
+    job: StageJob
+    store: Store
+    examples: Examples
+    engine: Any
+    points: ResumePoints
+    watch: Watch
+
+    def run(self, position: Position, last: int) -> Position:
+        """Train up to step `last`; below the stage's end, that is where another attempt goes on from."""
+        steps = len(self.examples.steps)
+        meter = Meter(self.engine, self.job, steps, position) if dist.get_rank() == 0 else None
+        self.engine.train()
+        try:
+            while position.step < last:
+                position, rate, norm = self._advance(position, steps)
+                self._keep(position, last)
+                if meter:
+                    self.watch.tell(meter.measure(position, rate, norm), self.points.notes, position.step == last)
+        finally:
+            if meter:
+                meter.close()
+        return position
+
+    def _advance(self, before: Position, steps: int) -> tuple[Position, float, float | None]:
+        """One optimiser step: where the stage stands then, the learning rate and the norm of the gradient."""
+        rows, rate = self.examples.of_step(before.step), learning_rate(before.step, steps, self.job.train)
+        for group in self.engine.optimizer.param_groups:
             group["lr"] = rate
-        loss = _step(running, rows, job.train)
-        tokens += sum(row["length"] for row in rows)
-        if not math.isfinite(loss):
-            raise LossNotFinite(f"loss {loss} at step {step + 1} of {steps}, learning rate {rate:.3g}; lower train.lr")
-        if report and (time.monotonic() - told > REPORT_EVERY_S or step + 1 == steps):
-            report(Progress(step + 1, steps, loss, rate, tokens))
-            told = time.monotonic()
-    return {"steps": steps, "tokens": tokens, "examples": len(examples), "loss": loss}
+        try:
+            part = _step(self.engine, rows, self.job.train)
+        except (RuntimeError, MemoryError) as error:
+            if memory.is_out_of_memory(error):
+                raise memory.halve(self.job, self.store, self.job.train.rows, before.step + 1) from error
+            raise
+        loss = self.watch.agree(part, before.step + 1, self.points.uploading())
+        norm = self.engine.get_global_grad_norm()  # ZeRO 0 has none in fp32
+        norm = None if norm is None else float(norm)
+        if not (math.isfinite(loss) and math.isfinite(norm or 0)):
+            # DeepSpeed has taken the step, so the weights are lost: another step would not bring them back.
+            where = f"at step {before.step + 1} of {steps}, learning rate {rate:.3g}"
+            raise LossNotFinite(f"loss {loss} {where}, norm of the gradient {norm}; lower train.lr")
+        return Position(before.step + 1, before.tokens + sum(row["length"] for row in rows), loss), rate, norm
+
+    def _keep(self, position: Position, last: int) -> None:
+        """Publish a point that has become durable, write one where it is due, and stop where that was asked for."""
+        if self.points.unsettled and self.watch.durable:
+            self.points.settle()
+        stop = self.watch.stop and position.step < last
+        if (self.watch.save and position.step < last) or stop or (position.step == last < len(self.examples.steps)):
+            self.points.save(self.engine, position)
+        if stop:
+            if not self.points.settle():
+                raise OSError(self.points.notes[-1])
+            raise StageStopped(position.step)
 
 
-def _step(running: Any, rows: list[dict[str, Any]], train: TrainConfig) -> float:
-    """One optimiser step; the mean loss over its labelled tokens, on all workers."""
+def _step(running: Any, rows: list[dict[str, Any]], train: TrainConfig) -> torch.Tensor:
+    """One optimiser step; this worker's part of the mean loss over its labelled tokens."""
     me, workers = dist.get_rank(), dist.get_world_size()
     passes = layout([row["length"] for row in rows], train.max_length, train.rows, workers, train.packing)
     # DeepSpeed averages over workers; the loss is to be a mean over all labelled tokens of the step.
@@ -80,8 +149,7 @@ def _step(running: Any, rows: list[dict[str, Any]], train: TrainConfig) -> float
         running.backward(loss)
         running.step()
         total += loss.detach().float()
-    dist.all_reduce(total)
-    return float(total) / workers
+    return total / workers
 
 
 def _summed_loss(running: Any, batch: Batch) -> torch.Tensor:
@@ -96,16 +164,21 @@ def _summed_loss(running: Any, batch: Batch) -> torch.Tensor:
     )
 
 
-def _publish(running: Any, job: StageJob, store: Store, start: str, done: Record) -> Record:
+def _publish(running: Any, job: StageJob, store: Store, start: str, done: Record, points: ResumePoints) -> Record:
+    """Write the weights as a stage or, before its end, as a rung."""
+    points.settle()
     weights = engine.full_weights(running)
-    shared: list[Record | None] = [None]
-    if dist.get_rank() == 0:
+    kind, key = (KIND, job.key) if job.until == 1 else (RUNGS, f"{job.key}-{done['steps']}")
+
+    def written() -> Record:
         mixture = {share.name: share.fraction for share in job.shares}
-        record = done | {"base": job.base, "parent": job.parent, "mixture": mixture}
-        with store.writing(KIND, job.key, record) as folder:
+        record = done | {"base": job.base, "parent": job.parent, "mixture": mixture, "notes": points.notes}
+        with store.writing(kind, key, record) as folder:
             save(running.module, weights, start, job.model, folder)
-            record["device_seconds"] = job.devices * (time.time() - job.launched)
-        shared = [record]
-    dist.broadcast_object_list(shared, src=0)
-    assert shared[0] is not None
-    return shared[0]
+            record["device_seconds"] = job.device_seconds
+        return record
+
+    record = from_first(written)
+    if kind == KIND:
+        points.clear()
+    return record

@@ -10,12 +10,9 @@ import torch
 
 from data.tokens import DEFAULT_TEMPLATE
 from trainers.config import ModelConfig
+from trainers.failures import BrokenModel
 
 DTYPES = {"fp32": torch.float32, "bf16": torch.bfloat16}
-
-
-class BrokenModel(RuntimeError):
-    """A model folder whose weights do not fit its config."""
 
 
 def load(path: str, config: ModelConfig) -> Any:
