@@ -48,7 +48,7 @@ def start(model: torch.nn.Module, train: TrainConfig, precision: ModelConfig, wo
         # torch's own AdamW: DeepSpeed's would be compiled on the first use
         "optimizer": {
             "type": "AdamW",
-            "params": {"lr": train.lr, "weight_decay": train.weight_decay, "torch_adam": True},
+            "params": {"lr": train.lr, "weight_decay": train.weight_decay, "torch_adam": True, "fused": True},
         },
         "steps_per_print": 10**9,
     }

@@ -12,7 +12,7 @@ from data.fingerprint import digest
 from trainers.config import ModelConfig, TrainConfig
 from trainers.recipe import Stage
 
-LOOP_VERSION = 1  # raise it when the loop would train other weights from the same input
+LOOP_VERSION = 2  # raise it when the loop would train other weights from the same input
 NOT_MATHS = {"rows", "packing", "deepspeed", "lora"}
 
 

@@ -8,12 +8,12 @@ import torch
 import torch.distributed as dist
 
 from data.store import Record, Store
-from data.tokens import IGNORED
 from trainers import base, engine
-from trainers.batches import Batch, collate, labelled, layout
+from trainers.batches import labelled, layout
 from trainers.config import TrainConfig
 from trainers.examples import Examples
 from trainers.job import KIND, Progress, Report, StageJob
+from trainers.loss import refuse_leaks, summed_loss
 from trainers.models import load, save
 
 REPORT_EVERY_S = 1.0
@@ -33,6 +33,8 @@ def train_stage(job: StageJob, report: Report | None = None) -> Record:
         examples = Examples(job, store)
         start = str(store.fetch(KIND, job.parent)) if job.parent else base.location(job.model, store)
         running = engine.start(load(start, job.model), job.train, job.model, dist.get_world_size())
+        if job.train.packing:
+            refuse_leaks(running)
         done = _run(running, job, examples, report if dist.get_rank() == 0 else None)
         return _publish(running, job, store, start, done)
     finally:
@@ -76,24 +78,12 @@ def _step(running: Any, rows: list[dict[str, Any]], train: TrainConfig) -> float
     total = torch.zeros((), device=running.device)
     for number, shares in enumerate(passes):
         running.set_gradient_accumulation_boundary(number + 1 == len(passes))
-        loss = _summed_loss(running, collate(rows, shares[me], padding=0)) * scale
+        loss = summed_loss(running, rows, shares[me]) * scale
         running.backward(loss)
         running.step()
         total += loss.detach().float()
     dist.all_reduce(total)
     return float(total) / workers
-
-
-def _summed_loss(running: Any, batch: Batch) -> torch.Tensor:
-    """Sum of the token losses. No attention mask and no cache: only so do packed examples stay apart (transformers 5)."""
-    device = running.device
-    logits = running(input_ids=batch.input_ids.to(device), position_ids=batch.position_ids.to(device), use_cache=False).logits
-    return torch.nn.functional.cross_entropy(
-        logits[:, :-1].flatten(0, 1).float(),
-        batch.labels[:, 1:].flatten().to(device),
-        ignore_index=IGNORED,
-        reduction="sum",
-    )
 
 
 def _publish(running: Any, job: StageJob, store: Store, start: str, done: Record) -> Record:
