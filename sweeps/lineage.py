@@ -119,6 +119,7 @@ def _job(config: SweepConfig, known: Identities, keyed: KeyedStage) -> StageJob:
     return StageJob(
         key=keyed.key,
         parent=keyed.parent,
+        merged=keyed.merged,
         base=known.base,
         shares=tuple(
             Share(name, prepared_key(known.sources[name], known.base, train.max_length), known.sources[name], fraction)

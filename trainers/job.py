@@ -34,6 +34,8 @@ class StageJob:
     threads: int
     launched: float = 0.0
     """Unix time at which the devices were taken; the record counts device-seconds from here."""
+    merged: str | None = None
+    """Key of the parent's weights with its adapter merged, from which the stage starts; None to start from the parent."""
 
 
 @dataclass(frozen=True)

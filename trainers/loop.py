@@ -8,13 +8,12 @@ import torch
 import torch.distributed as dist
 
 from data.store import Record, Store
-from trainers import base, engine
+from trainers import engine, start
 from trainers.batches import labelled, layout
 from trainers.config import TrainConfig
 from trainers.examples import Examples
 from trainers.job import KIND, Progress, Report, StageJob
-from trainers.loss import refuse_leaks, summed_loss
-from trainers.models import load, save
+from trainers.loss import refuse_leaks, seed_dropout, summed_loss
 
 REPORT_EVERY_S = 1.0
 
@@ -31,12 +30,12 @@ def train_stage(job: StageJob, report: Report | None = None) -> Record:
     try:
         store = Store(job.store)
         examples = Examples(job, store)
-        start = str(store.fetch(KIND, job.parent)) if job.parent else base.location(job.model, store)
-        running = engine.start(load(start, job.model), job.train, job.model, dist.get_world_size())
+        begin = start.find(job, store)
+        running = engine.start(start.open_model(job, begin), job.train, job.model, dist.get_world_size())
         if job.train.packing:
             refuse_leaks(running)
         done = _run(running, job, examples, report if dist.get_rank() == 0 else None)
-        return _publish(running, job, store, start, done)
+        return _publish(running, job, store, begin, done)
     finally:
         engine.leave_workers()
 
@@ -59,6 +58,7 @@ def _run(running: Any, job: StageJob, examples: Examples, report: Report | None)
         rate = learning_rate(step, steps, job.train)
         for group in running.optimizer.param_groups:
             group["lr"] = rate
+        seed_dropout(job.train.seed, step)
         loss = _step(running, rows, job.train)
         tokens += sum(row["length"] for row in rows)
         if not math.isfinite(loss):
@@ -86,14 +86,14 @@ def _step(running: Any, rows: list[dict[str, Any]], train: TrainConfig) -> float
     return float(total) / workers
 
 
-def _publish(running: Any, job: StageJob, store: Store, start: str, done: Record) -> Record:
+def _publish(running: Any, job: StageJob, store: Store, begin: start.Start, done: Record) -> Record:
     weights = engine.full_weights(running)
     shared: list[Record | None] = [None]
     if dist.get_rank() == 0:
         mixture = {share.name: share.fraction for share in job.shares}
         record = done | {"base": job.base, "parent": job.parent, "mixture": mixture}
         with store.writing(KIND, job.key, record) as folder:
-            save(running.module, weights, start, job.model, folder)
+            start.save(running.module, weights, begin, job, folder)
             record["device_seconds"] = job.devices * (time.time() - job.launched)
         shared = [record]
     dist.broadcast_object_list(shared, src=0)

@@ -6,7 +6,9 @@ from collections.abc import Sequence
 from typing import Any
 
 import torch
+import torch.distributed as dist
 
+from data.fingerprint import digest
 from data.tokens import IGNORED
 from trainers.batches import Batch, Example, collate
 
@@ -28,6 +30,11 @@ def summed_loss(running: Any, examples: Sequence[Example], rows: Sequence[Sequen
         wanted[0, 0], targets = True, torch.tensor([IGNORED])
     logits = _logits(running, batch, wanted).float()
     return torch.nn.functional.cross_entropy(logits, targets.to(logits.device), ignore_index=IGNORED, reduction="sum")
+
+
+def seed_dropout(seed: int, step: int) -> None:
+    """Make what dropout draws in a step depend on the seed, the step and the worker alone: not on where a stage was resumed."""
+    torch.manual_seed(int(digest(["dropout", seed, step, dist.get_rank()])[:15], 16))
 
 
 def refuse_leaks(running: Any) -> None:
