@@ -13,8 +13,8 @@ from pydantic import TypeAdapter, ValidationError
 from data import sources
 from sweeps.config import Parameter, SweepConfig
 from sweeps.dotted import with_value
-from trainers.config import TrainConfig
-from trainers.keys import NOT_MATHS
+from trainers.config import LoraConfig, TrainConfig
+from trainers.keys import NOT_MATHS, unlike
 from trainers.recipe import NEEDED
 
 TAGS = {"grid", "choice", "uniform", "loguniform", "int", "knee", "floor", "weights"}
@@ -113,6 +113,7 @@ def _strategy(values: Values) -> Iterator[Problem]:
 def _stages(values: Values) -> Iterator[Problem]:
     strategy, stages = values.get("strategy", "dmt"), values.get("stages") or []
     stages = stages if isinstance(stages, list | tuple) else []
+    before: TrainConfig | None = None
     if (strategy == "explicit") != bool(stages):
         yield Problem("stages", list(stages), "strategy explicit, and only that, takes a list of stages")
     for i, stage in enumerate(stages):
@@ -122,7 +123,11 @@ def _stages(values: Values) -> Iterator[Problem]:
         for name in sorted(unknown):
             yield Problem(f"stages.{i}.mixture.{name}", "", "no such source; name one of sources")
         try:
-            TrainConfig.model_validate(_mapping(values, "train") | _mapping(stage, "train"))
+            train = TrainConfig.model_validate(_mapping(values, "train") | _mapping(stage, "train"))
+            for name in unlike(before, train) if before else ():
+                remedy = "the stage before trained another adapter; give the same value, or parent: merge"
+                yield Problem(f"stages.{i}.train.lora.{name}", getattr(train.lora, name), remedy)
+            before = train
         except ValidationError as error:
             own = _mapping(stage, "train")
             for entry in error.errors():
@@ -157,7 +162,7 @@ def _space(values: Values) -> Iterator[Problem]:
         yield from _bounds(values, str(key), _examples(parameter))
 
 
-SEARCHABLE = "k (with strategy dmt), train.<field>, sources.<name>.fraction, strategy, model.dtype"
+SEARCHABLE = "k (with strategy dmt), train.<field>, train.lora.<field>, sources.<name>.fraction, strategy, model.dtype"
 
 
 def _searchable(values: Values, key: str, kind: str) -> bool:
@@ -167,6 +172,8 @@ def _searchable(values: Values, key: str, kind: str) -> bool:
             return "strategy" in _mapping(values, "search", "space") or values.get("strategy", "dmt") == "dmt"
         case ["train", "max_length"]:  # sources are tokenised for each length beforehand
             return kind in ("grid", "choice")
+        case ["train", "lora", field]:
+            return field in LoraConfig.model_fields
         case ["train", field]:
             return field not in NOT_MATHS
         case ["sources", name, "fraction"]:

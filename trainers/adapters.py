@@ -13,6 +13,8 @@ from trainers.config import LoraConfig, ModelConfig, TrainConfig
 from trainers.models import BrokenModel, load, save_tokenizer
 
 WEIGHTS = "adapter_model.safetensors"
+NOTICEABLE = {"fp32": 1e-6, "bf16": 1e-4}
+"""An update of this size must show in the logits, by the precision of the model."""
 
 
 def put_on(model: Any, train: TrainConfig, config: ModelConfig) -> Any:
@@ -40,28 +42,33 @@ def merged(checkpoint: checkpoints.Checkpoint, config: ModelConfig) -> Any:
 
 
 def save(
-    model: Any, weights: dict[str, torch.Tensor], base: Mapping[str, str], tokenizer: str, config: ModelConfig, folder: Path
-) -> None:
-    """Write an adapter folder, then open it again as anyone would: on its base, with peft alone."""
-    opened = model.peft_config["default"].base_model_name_or_path
+    model: Any, weights: dict[str, torch.Tensor], began: checkpoints.Checkpoint, base: Mapping[str, str], config: ModelConfig,
+    folder: Path,
+) -> None:  # fmt: skip
+    """Write an adapter folder, then open it again as anyone would: on its base, with peft alone.
+
+    `began` is the checkpoint that the stage started from, `base` what the folder says its base is.
+    """
+    model.peft_config["default"].base_model_name_or_path = began.model
     model.save_pretrained(folder, state_dict=weights, save_embedding_layers=False)
     checkpoints.name_base(folder, base)
-    save_tokenizer(tokenizer, config, folder)
-    expected = sum(getattr(p, "ds_numel", p.numel()) for p in model.parameters() if p.requires_grad)
-    refuse_dead(folder, load(opened, config), expected)
+    save_tokenizer(began.folder, config, folder)
+    named = model.named_parameters(remove_duplicate=False)  # an embedding that is also the head is written twice
+    expected = sum(getattr(p, "ds_numel", p.numel()) for _, p in named if p.requires_grad)
+    refuse_dead(folder, load(began.model, config), expected, NOTICEABLE[config.dtype])
 
 
-def refuse_dead(folder: Path, base: Any, expected: int) -> None:
+def refuse_dead(folder: Path, base: Any, expected: int, noticeable: float) -> None:
     """Raises BrokenModel unless the adapter in a folder is whole and does something to its base.
 
     `expected` is its number of parameters. An adapter that no layer takes up leaves the answers of the base, and no library
-    says so.
+    says so. One whose updates are all below `noticeable` has not learned, which is no fault of the folder.
     """
     tensors = load_file(folder / WEIGHTS)
     written = sum(tensor.numel() for tensor in tensors.values())
     if written != expected or not all(tensor.numel() for tensor in tensors.values()):
         raise BrokenModel(f"{folder}: {written} parameters were written, the adapter has {expected}")
-    learned = any(tensor.any() for name, tensor in tensors.items() if "lora_B" in name)
+    learned = any(tensor.abs().max() > noticeable for name, tensor in tensors.items() if "lora_B" in name)
     probe = torch.arange(1, 5)[None]
     with torch.inference_mode():
         before = base.eval()(input_ids=probe).logits
@@ -94,7 +101,7 @@ def _settings(lora: LoraConfig, model: Any, config: ModelConfig) -> Any:
     from peft import LoraConfig as Settings
 
     # New tokens are learned whole, input and output: an adapter beside a frozen embedding would leave them alike.
-    whole = _embeddings(model) if config.add_tokens else None
+    whole = _embeddings(model) if config.add_tokens else []
     return Settings(
         task_type="CAUSAL_LM",
         r=lora.rank,
@@ -103,14 +110,15 @@ def _settings(lora: LoraConfig, model: Any, config: ModelConfig) -> Any:
         target_modules=lora.targets if isinstance(lora.targets, str) else list(lora.targets),
         use_dora=lora.dora,
         use_rslora=lora.rslora,
-        modules_to_save=whole,
-        ensure_weight_tying=bool(whole) and bool(getattr(model.config, "tie_word_embeddings", False)),
+        modules_to_save=whole or None,
+        ensure_weight_tying=len(whole) == 1,
     )
 
 
 def _embeddings(model: Any) -> list[str]:
-    """Names of the modules that hold the embeddings and the head."""
-    wanted = [model.get_input_embeddings(), model.get_output_embeddings()]
+    """Names of the modules that hold the embeddings and, where it has weights of its own, the head."""
+    inputs, outputs = model.get_input_embeddings(), model.get_output_embeddings()
+    wanted = [inputs] if inputs.weight is outputs.weight else [inputs, outputs]
     return [name.rpartition(".")[2] for name, module in model.named_modules() if any(module is w for w in wanted)]
 
 

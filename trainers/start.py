@@ -72,4 +72,4 @@ def save(model: Any, weights: dict[str, torch.Tensor], start: Start, job: StageJ
         return
     inherited = start.checkpoint.adapter
     named = adapters.read_base(Path(inherited)) if inherited else start.name
-    adapters.save(model, weights, named, start.checkpoint.folder, job.model, folder)
+    adapters.save(model, weights, start.checkpoint, named, job.model, folder)

@@ -1,0 +1,265 @@
+"""Adapters: trained alike however they are laid out, continued or merged, and published so that peft alone can open them."""
+
+import json
+import os
+import subprocess
+import sys
+import time
+from dataclasses import replace
+from pathlib import Path
+
+import pytest
+import torch
+from safetensors.torch import load_file, save_file
+
+from conftest import ROOT
+from data import checkpoints, prepare, sources
+from data.config import SourceConfig
+from data.store import Store
+from sweeps.lineage import Identities, stages
+from sweeps.loading import ConfigError, parse, with_params
+from trainers import adapters, base, models, start
+from trainers.config import DeepSpeedConfig, LoraConfig, ModelConfig, TrainConfig
+from trainers.job import KIND, Share, StageJob
+from trainers.keys import merge_key
+from trainers.loop import train_stage
+
+MODEL = ModelConfig(path="toy")
+LORA = LoraConfig(rank=4, alpha=8)
+
+
+@pytest.fixture(scope="module")
+def job(tmp_path_factory):
+    """A stage over 24 word problems: three steps."""
+    root = str(tmp_path_factory.mktemp("store"))
+    return stage_over(root, MODEL, TrainConfig(epochs=1, lr=5e-3, batch_size=8, max_length=128, rows=4, lora=LORA))
+
+
+def stage_over(root, model, train):
+    store, name = Store(root), base.fingerprint(model)
+    source = SourceConfig(path="toy:math", format="messages", role="general", limit=24)
+    prepare.prepare(source, name, lambda: base.open_tokenizer(model, store), 128, store)
+    found = sources.fingerprint(source)
+    share = Share("math", prepare.prepared_key(found, name, 128), found, 1.0)
+    return StageJob("adapter", None, name, (share,), train, model, root, 1, False, 1, time.time())
+
+
+def trained(job, key, *, parent=None, merged=None, **train):
+    """Train the job under another key and with other fields of train; the folder that was published."""
+    train_stage(replace(job, key=key, parent=parent, merged=merged, train=job.train.model_copy(update=train)))
+    return Store(job.store).fetch(KIND, key)
+
+
+def weights(folder):
+    found = {}
+    for file in Path(folder).glob("*.safetensors"):
+        found |= load_file(file)
+    return found
+
+
+def apart(one, other):
+    assert one.keys() == other.keys()
+    return max((one[name] - other[name]).abs().max().item() for name in one)
+
+
+def logits(folder, store):
+    """What a published checkpoint answers, opened with transformers and peft alone."""
+    from peft import PeftModel
+    from transformers import AutoModelForCausalLM
+
+    found = checkpoints.in_folder(folder, store)
+    model = AutoModelForCausalLM.from_pretrained(found.model)
+    if found.adapter:
+        model = PeftModel.from_pretrained(model, found.adapter)
+    with torch.inference_mode():
+        return model.eval()(input_ids=torch.arange(1, 60)[None]).logits
+
+
+@pytest.fixture(scope="module")
+def adapter(job):
+    return trained(job, "adapter")
+
+
+def test_an_adapter_folder_names_its_base_and_opens_with_peft_alone(job, adapter):
+    store = Store(job.store)
+    assert json.loads((adapter / "base.json").read_text()) == {"kind": "bases", "key": job.base}
+    assert (adapter / "tokenizer.json").is_file() and not list(adapter.glob("model*.safetensors"))
+    plain = logits(store.fetch("bases", job.base), store)
+    assert (logits(adapter, store) - plain).abs().max() > 1e-2
+
+
+def test_an_adapter_is_trained_the_same_twice_to_the_bit(job, adapter):
+    assert apart(weights(trained(job, "again")), weights(adapter)) == 0
+
+
+@pytest.mark.parametrize(
+    "layout",
+    [
+        {"deepspeed": DeepSpeedConfig(zero=0)},
+        {"deepspeed": DeepSpeedConfig(zero=3)},
+        {"packing": False, "rows": 16, "gradient_checkpointing": True},
+        {"deepspeed": DeepSpeedConfig(zero=3), "gradient_checkpointing": True},
+    ],
+    ids=str,
+)
+def test_the_layout_does_not_change_an_adapter(job, adapter, layout):
+    assert apart(weights(trained(job, f"layout {layout}".replace("/", ""), **layout)), weights(adapter)) < 1e-4
+
+
+@pytest.mark.parametrize("zero", [1, pytest.param(2, marks=pytest.mark.slow), 3])
+def test_two_workers_train_the_adapter_that_one_trains(job, adapter, tmp_path, zero):
+    folder = on_two_workers(replace(job, key=f"two workers {zero}"), tmp_path, deepspeed=DeepSpeedConfig(zero=zero))
+    assert apart(weights(folder), weights(adapter)) < 1e-4
+
+
+def on_two_workers(job, tmp_path, **train):
+    import pickle
+
+    job = replace(job, train=job.train.model_copy(update=train))
+    (tmp_path / "job").write_bytes(pickle.dumps(job))
+    (tmp_path / "worker.py").write_text(
+        "import pickle, sys\nfrom trainers.loop import train_stage\ntrain_stage(pickle.load(open(sys.argv[1], 'rb')))\n"
+    )
+    command = [sys.executable, "-m", "torch.distributed.run", "--nproc-per-node=2", "--master-port=0", "--standalone"]
+    ended = subprocess.run(
+        [*command, str(tmp_path / "worker.py"), str(tmp_path / "job")],
+        env={**os.environ, "PYTHONPATH": str(ROOT), "OMP_NUM_THREADS": "1"},
+        capture_output=True,
+        text=True,
+    )
+    assert ended.returncode == 0, ended.stderr[-3000:]
+    return Store(job.store).fetch(KIND, job.key)
+
+
+@pytest.mark.parametrize("zero", [2, 3])
+def test_dora_learns_magnitudes(job, zero):
+    lora = LORA.model_copy(update={"dora": True})
+    folder = trained(job, f"dora {zero}", lora=lora, deepspeed=DeepSpeedConfig(zero=zero))
+    found = weights(folder)
+    assert any("lora_magnitude_vector" in name for name in found)
+    if zero == 3:
+        assert apart(found, weights(Store(job.store).fetch(KIND, "dora 2"))) < 1e-4
+
+
+def test_an_adapter_is_continued_on_the_base_of_its_parent(job, adapter):
+    folder = trained(job, "continued", parent="adapter", lr=1e-12)
+    assert apart(weights(folder), weights(adapter)) < 1e-9
+    assert checkpoints.in_folder(folder, Store(job.store)).model == checkpoints.in_folder(adapter, Store(job.store)).model
+
+
+@pytest.mark.parametrize("lora", [None, LORA], ids=["full", "a new adapter"])
+def test_a_parents_adapter_is_merged_before_other_weights_are_trained(job, adapter, lora):
+    """With a rate of next to nothing, the child answers what its parent answers."""
+    store, merged = Store(job.store), merge_key("adapter")
+    folder = trained(job, f"on merged {lora is None}", parent="adapter", merged=merged, lora=lora, lr=1e-12)
+    assert (logits(folder, store) - logits(adapter, store)).abs().max() < 1e-4
+    assert not checkpoints.in_folder(store.fetch(KIND, merged)).adapter
+    assert bool(checkpoints.in_folder(folder, store).adapter) == (lora is not None)
+
+
+def test_an_adapter_is_merged_once(job, adapter):
+    store, merged = Store(job.store), merge_key("adapter")
+    child = replace(job, key="child", parent="adapter", merged=merged)
+    torch.distributed.init_process_group("gloo", store=torch.distributed.HashStore(), rank=0, world_size=1)
+    try:
+        first = start.find(child, store)
+        attempt = store.record(KIND, merged)["attempt"]
+        assert start.find(child, store) == first
+    finally:
+        torch.distributed.destroy_process_group()
+    assert store.record(KIND, merged)["attempt"] == attempt
+
+
+def test_an_adapter_starts_from_a_fully_trained_parent(job):
+    trained(job, "full", lora=None)
+    folder = trained(job, "after full", parent="full", lr=1e-12)
+    assert json.loads((folder / "base.json").read_text()) == {"kind": "stages", "key": "full"}
+    store = Store(job.store)
+    assert (logits(folder, store) - logits(store.fetch(KIND, "full"), store)).abs().max() < 1e-4
+
+
+def test_dropout_is_the_same_in_the_same_stage_and_not_in_another_step(job):
+    lora = LORA.model_copy(update={"dropout": 0.5})
+    one, same = (weights(trained(job, key, lora=lora)) for key in ("dropout", "dropout again"))
+    assert apart(one, same) == 0
+    assert apart(one, weights(trained(job, "no dropout"))) > 1e-4
+
+
+def test_added_tokens_are_learned_with_an_adapter(tmp_path):
+    model = ModelConfig(path="toy", add_tokens=("<|think|>",))
+    job = stage_over(str(tmp_path), model, TrainConfig(lr=5e-3, epochs=1, batch_size=8, max_length=128, lora=LORA))
+    folder = trained(job, "tokens")
+    names = [name for name in weights(folder) if "lora" not in name]
+    assert any("embed_tokens" in name for name in names)
+    merged = trained(job, "after", parent="tokens", merged=merge_key("tokens"), lora=None, lr=1e-12)
+    assert (logits(merged, Store(job.store)) - logits(folder, Store(job.store))).abs().max() < 1e-4
+
+
+@pytest.mark.parametrize("damage", ["renamed", "missing", "empty"])
+def test_an_adapter_that_would_do_nothing_is_not_published(job, adapter, tmp_path, damage):
+    import shutil
+
+    shutil.copytree(adapter, tmp_path / "adapter")
+    tensors = load_file(adapter / adapters.WEIGHTS)
+    expected = sum(tensor.numel() for tensor in tensors.values())
+    name = sorted(tensors)[0]
+    tensor = tensors.pop(name)
+    if damage == "renamed":
+        tensors = {f"model.{key}": value for key, value in (tensors | {name: tensor}).items()}
+    if damage == "empty":
+        tensors[name] = tensor[:0]
+    save_file(tensors, tmp_path / "adapter" / adapters.WEIGHTS)
+    plain = models.load(checkpoints.in_folder(adapter, Store(job.store)).model, MODEL)
+    with pytest.raises(models.BrokenModel):
+        adapters.refuse_dead(tmp_path / "adapter", plain, expected, 1e-6)
+
+
+def test_four_bits_need_bitsandbytes(job):
+    pytest.importorskip("torch")
+    if __import__("importlib.util").util.find_spec("bitsandbytes"):
+        pytest.skip("bitsandbytes is installed")
+    with pytest.raises(models.BrokenModel, match="bitsandbytes is not installed"):
+        trained(job, "4 bits", lora=LORA.model_copy(update={"quantize": "nf4"}))
+
+
+KNOWN = Identities("base", {"math": "m", "code": "c", "chat": "g"}, "items")
+
+
+def keys(small, **params):
+    values = small | {"train": small["train"] | {"lora": {"rank": 4}}}
+    return stages(with_params(parse(values), {"k": 0.25} | params), KNOWN)
+
+
+@pytest.mark.parametrize("field", ["rank", "alpha", "dropout", "dora", "rslora", "quantize"])
+def test_every_setting_of_an_adapter_is_in_the_key(small, field):
+    other = {"rank": 8, "alpha": 4, "dropout": 0.5, "dora": True, "rslora": True, "quantize": "nf4"}[field]
+    assert not {s.key for s in keys(small)} & {s.key for s in keys(small, **{f"train.lora.{field}": other})}
+
+
+def test_how_a_parents_adapter_is_taken_up_changes_the_second_stage_alone(small):
+    one, other = keys(small), keys(small, **{"train.lora.parent": "merge"})
+    assert one[0].key == other[0].key and one[1].key != other[1].key
+    assert (one[1].merged, other[1].merged) == (None, merge_key(one[0].key))
+
+
+def explicit(small, *loras):
+    written = [{"mixture": {"math": 1}, "train": {"lora": lora}} for lora in loras]
+    return small | {"strategy": "explicit", "stages": written, "search": {}, "k": None}
+
+
+def test_full_training_after_an_adapter_merges_it(small):
+    first, second = stages(parse(explicit(small, {"rank": 4}, None)), KNOWN)
+    assert second.merged == merge_key(first.key)
+
+
+def test_an_adapter_of_another_shape_cannot_be_trained_on(small):
+    with pytest.raises(ConfigError, match=r"stages\.1\.train\.lora\.rank.*parent: merge"):
+        parse(explicit(small, {"rank": 4}, {"rank": 8}))
+    parse(explicit(small, {"rank": 4}, {"rank": 8, "parent": "merge"}))
+
+
+def test_the_rank_can_be_searched(small):
+    space = {"train.lora.rank": {"type": "choice", "values": [2, 4]}, "k": small["search"]["space"]["k"]}
+    values = small | {"train": small["train"] | {"lora": {}}, "search": {"sampler": "grid", "space": space}}
+    one, other = (stages(with_params(parse(values), {"k": 0.0, "train.lora.rank": rank}), KNOWN) for rank in (2, 4))
+    assert one[0].key != other[0].key
