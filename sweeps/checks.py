@@ -5,6 +5,7 @@ Each check reads the raw values, so that it can speak even where other fields do
 
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
+from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
 
@@ -135,6 +136,19 @@ def _stages(values: Values) -> Iterator[Problem]:
                     yield Problem(f"stages.{i}.train.{entry['loc'][0]}", entry["input"], entry["msg"])
 
 
+def _four_bits(values: Values) -> Iterator[Problem]:
+    stages = values.get("stages")
+    trains = [
+        (f"stages.{i}.train", _mapping(s, "train")) for i, s in enumerate(stages if isinstance(stages, list | tuple) else ())
+    ]
+    for field, train in [("train", _mapping(values, "train")), *trains]:
+        quantize = _mapping(train, "lora").get("quantize")
+        if quantize and find_spec("bitsandbytes") is None:
+            yield Problem(
+                f"{field}.lora.quantize", quantize, "needs bitsandbytes, which is not installed; install it, or set null"
+            )
+
+
 def _benchmarks(values: Values) -> Iterator[Problem]:
     benchmarks = _entries(values, "evaluate")
     searched = _mapping(values, "search", "space")
@@ -217,6 +231,7 @@ CHECKS: tuple[Callable[[Values], Iterator[Problem]], ...] = (
     _source_paths,
     _strategy,
     _stages,
+    _four_bits,
     _benchmark_paths,
     _benchmarks,
     _space,

@@ -1,28 +1,22 @@
 """Adapters: trained alike however they are laid out, continued or merged, and published so that peft alone can open them."""
 
 import json
-import os
-import subprocess
-import sys
-import time
 from dataclasses import replace
-from pathlib import Path
+from importlib.util import find_spec
 
 import pytest
 import torch
 from safetensors.torch import load_file, save_file
+from stages import apart, on_two_workers, stage_over, trained, weights
 
-from conftest import ROOT
-from data import checkpoints, prepare, sources
-from data.config import SourceConfig
+from data import checkpoints
 from data.store import Store
 from sweeps.lineage import Identities, stages
 from sweeps.loading import ConfigError, parse, with_params
-from trainers import adapters, base, models, start
+from trainers import adapters, models, start
 from trainers.config import DeepSpeedConfig, LoraConfig, ModelConfig, TrainConfig
-from trainers.job import KIND, Share, StageJob
+from trainers.job import KIND
 from trainers.keys import merge_key
-from trainers.loop import train_stage
 
 MODEL = ModelConfig(path="toy")
 LORA = LoraConfig(rank=4, alpha=8)
@@ -33,33 +27,6 @@ def job(tmp_path_factory):
     """A stage over 24 word problems: three steps."""
     root = str(tmp_path_factory.mktemp("store"))
     return stage_over(root, MODEL, TrainConfig(epochs=1, lr=5e-3, batch_size=8, max_length=128, rows=4, lora=LORA))
-
-
-def stage_over(root, model, train):
-    store, name = Store(root), base.fingerprint(model)
-    source = SourceConfig(path="toy:math", format="messages", role="general", limit=24)
-    prepare.prepare(source, name, lambda: base.open_tokenizer(model, store), 128, store)
-    found = sources.fingerprint(source)
-    share = Share("math", prepare.prepared_key(found, name, 128), found, 1.0)
-    return StageJob("adapter", None, name, (share,), train, model, root, 1, False, 1, time.time())
-
-
-def trained(job, key, *, parent=None, merged=None, **train):
-    """Train the job under another key and with other fields of train; the folder that was published."""
-    train_stage(replace(job, key=key, parent=parent, merged=merged, train=job.train.model_copy(update=train)))
-    return Store(job.store).fetch(KIND, key)
-
-
-def weights(folder):
-    found = {}
-    for file in Path(folder).glob("*.safetensors"):
-        found |= load_file(file)
-    return found
-
-
-def apart(one, other):
-    assert one.keys() == other.keys()
-    return max((one[name] - other[name]).abs().max().item() for name in one)
 
 
 def logits(folder, store):
@@ -110,25 +77,6 @@ def test_the_layout_does_not_change_an_adapter(job, adapter, layout):
 def test_two_workers_train_the_adapter_that_one_trains(job, adapter, tmp_path, zero):
     folder = on_two_workers(replace(job, key=f"two workers {zero}"), tmp_path, deepspeed=DeepSpeedConfig(zero=zero))
     assert apart(weights(folder), weights(adapter)) < 1e-4
-
-
-def on_two_workers(job, tmp_path, **train):
-    import pickle
-
-    job = replace(job, train=job.train.model_copy(update=train))
-    (tmp_path / "job").write_bytes(pickle.dumps(job))
-    (tmp_path / "worker.py").write_text(
-        "import pickle, sys\nfrom trainers.loop import train_stage\ntrain_stage(pickle.load(open(sys.argv[1], 'rb')))\n"
-    )
-    command = [sys.executable, "-m", "torch.distributed.run", "--nproc-per-node=2", "--master-port=0", "--standalone"]
-    ended = subprocess.run(
-        [*command, str(tmp_path / "worker.py"), str(tmp_path / "job")],
-        env={**os.environ, "PYTHONPATH": str(ROOT), "OMP_NUM_THREADS": "1"},
-        capture_output=True,
-        text=True,
-    )
-    assert ended.returncode == 0, ended.stderr[-3000:]
-    return Store(job.store).fetch(KIND, job.key)
 
 
 @pytest.mark.parametrize("zero", [2, 3])
@@ -215,8 +163,7 @@ def test_an_adapter_that_would_do_nothing_is_not_published(job, adapter, tmp_pat
 
 
 def test_four_bits_need_bitsandbytes(job):
-    pytest.importorskip("torch")
-    if __import__("importlib.util").util.find_spec("bitsandbytes"):
+    if find_spec("bitsandbytes"):
         pytest.skip("bitsandbytes is installed")
     with pytest.raises(models.BrokenModel, match="bitsandbytes is not installed"):
         trained(job, "4 bits", lora=LORA.model_copy(update={"quantize": "nf4"}))
@@ -263,3 +210,24 @@ def test_the_rank_can_be_searched(small):
     values = small | {"train": small["train"] | {"lora": {}}, "search": {"sampler": "grid", "space": space}}
     one, other = (stages(with_params(parse(values), {"k": 0.0, "train.lora.rank": rank}), KNOWN) for rank in (2, 4))
     assert one[0].key != other[0].key
+
+
+def test_four_bits_without_bitsandbytes_are_a_config_error(small):
+    if find_spec("bitsandbytes"):
+        pytest.skip("bitsandbytes is installed")
+    with pytest.raises(ConfigError, match=r"train\.lora\.quantize = 'nf4': needs bitsandbytes"):
+        parse(small | {"train": small["train"] | {"lora": {"quantize": "nf4"}}})
+
+
+@pytest.mark.parametrize(
+    ("change", "said"),
+    [
+        ({"model": {"path": "toy", "attention": "flash_attention_2"}}, "set dtype: bf16"),
+        ({"train": {"lora": {"quantize": "nf4"}, "deepspeed": {"zero": 3}}}, "set deepspeed.zero to 2 or below"),
+        ({"train": {"lora": {"rank": 0}}}, "train.lora.rank"),
+    ],
+    ids=str,
+)
+def test_what_cannot_be_trained_is_a_config_error(small, change, said):
+    with pytest.raises(ConfigError, match=said):
+        parse(small | change)

@@ -1,0 +1,67 @@
+"""Stages over the toy world for tests that train: without Ray, in this process or on two workers under torchrun."""
+
+import os
+import pickle
+import subprocess
+import sys
+import time
+from dataclasses import replace
+from pathlib import Path
+
+from safetensors.torch import load_file
+
+from conftest import ROOT
+from data import prepare, sources
+from data.config import SourceConfig
+from data.store import Store
+from trainers import base
+from trainers.job import KIND, Share, StageJob
+from trainers.loop import train_stage
+
+
+def stage_over(root, model, train):
+    """A stage over 24 word problems in a store at `root`."""
+    store, name = Store(root), base.fingerprint(model)
+    source = SourceConfig(path="toy:math", format="messages", role="general", limit=24)
+    prepare.prepare(source, name, lambda: base.open_tokenizer(model, store), 128, store)
+    found = sources.fingerprint(source)
+    share = Share("math", prepare.prepared_key(found, name, 128), found, 1.0)
+    return StageJob("adapter", None, name, (share,), train, model, root, 1, False, 1, time.time())
+
+
+def trained(job, key, *, parent=None, merged=None, **train):
+    """Train the job under another key and with other fields of train; the folder that was published."""
+    train_stage(replace(job, key=key, parent=parent, merged=merged, train=job.train.model_copy(update=train)))
+    return Store(job.store).fetch(KIND, key)
+
+
+def weights(folder):
+    """All tensors of a checkpoint, by name."""
+    found = {}
+    for file in Path(folder).glob("*.safetensors"):
+        found |= load_file(file)
+    return found
+
+
+def apart(one, other):
+    """The largest difference between two checkpoints' tensors."""
+    assert one.keys() == other.keys()
+    return max((one[name] - other[name]).abs().max().item() for name in one)
+
+
+def on_two_workers(job, tmp_path, **train):
+    """Train the job with other fields of train on two workers; the folder that was published."""
+    job = replace(job, train=job.train.model_copy(update=train))
+    (tmp_path / "job").write_bytes(pickle.dumps(job))
+    (tmp_path / "worker.py").write_text(
+        "import pickle, sys\nfrom trainers.loop import train_stage\ntrain_stage(pickle.load(open(sys.argv[1], 'rb')))\n"
+    )
+    command = [sys.executable, "-m", "torch.distributed.run", "--nproc-per-node=2", "--master-port=0", "--standalone"]
+    ended = subprocess.run(
+        [*command, str(tmp_path / "worker.py"), str(tmp_path / "job")],
+        env={**os.environ, "PYTHONPATH": str(ROOT), "OMP_NUM_THREADS": "1"},
+        capture_output=True,
+        text=True,
+    )
+    assert ended.returncode == 0, ended.stderr[-3000:]
+    return Store(job.store).fetch(KIND, job.key)
