@@ -49,19 +49,22 @@ def apart(one, other):
     return max((one[name] - other[name]).abs().max().item() for name in one)
 
 
-def on_two_workers(job, tmp_path, **train):
-    """Train the job with other fields of train on two workers; the folder that was published."""
-    job = replace(job, train=job.train.model_copy(update=train))
-    (tmp_path / "job").write_bytes(pickle.dumps(job))
-    (tmp_path / "worker.py").write_text(
-        "import pickle, sys\nfrom trainers.loop import train_stage\ntrain_stage(pickle.load(open(sys.argv[1], 'rb')))\n"
-    )
+WORKER = """import pickle, sys
+from trainers.loop import train_stage
+for job in pickle.load(open(sys.argv[1], "rb")):
+    train_stage(job)
+"""
+
+
+def on_two_workers(jobs, tmp_path):
+    """Train jobs one after the other on two workers."""
+    (tmp_path / "jobs").write_bytes(pickle.dumps(jobs))
+    (tmp_path / "worker.py").write_text(WORKER)
     command = [sys.executable, "-m", "torch.distributed.run", "--nproc-per-node=2", "--master-port=0", "--standalone"]
     ended = subprocess.run(
-        [*command, str(tmp_path / "worker.py"), str(tmp_path / "job")],
+        [*command, str(tmp_path / "worker.py"), str(tmp_path / "jobs")],
         env={**os.environ, "PYTHONPATH": str(ROOT), "OMP_NUM_THREADS": "1"},
         capture_output=True,
         text=True,
     )
     assert ended.returncode == 0, ended.stderr[-3000:]
-    return Store(job.store).fetch(KIND, job.key)
