@@ -5,9 +5,11 @@ import pickle
 import subprocess
 import sys
 import time
+from contextlib import contextmanager
 from dataclasses import replace
 from pathlib import Path
 
+import torch
 from safetensors.torch import load_file
 
 from conftest import ROOT
@@ -47,6 +49,16 @@ def apart(one, other):
     """The largest difference between two checkpoints' tensors."""
     assert one.keys() == other.keys()
     return max((one[name] - other[name]).abs().max().item() for name in one)
+
+
+@contextmanager
+def alone():
+    """A process group of this process, as a stage has one."""
+    torch.distributed.init_process_group("gloo", store=torch.distributed.HashStore(), rank=0, world_size=1)
+    try:
+        yield
+    finally:
+        torch.distributed.destroy_process_group()
 
 
 WORKER = """import pickle, sys

@@ -7,7 +7,7 @@ from importlib.util import find_spec
 import pytest
 import torch
 from safetensors.torch import load_file, save_file
-from stages import apart, on_two_workers, stage_over, trained, weights
+from stages import alone, apart, on_two_workers, stage_over, trained, weights
 
 from data import checkpoints
 from data.store import Store
@@ -17,6 +17,7 @@ from trainers import adapters, models, start
 from trainers.config import DeepSpeedConfig, LoraConfig, ModelConfig, TrainConfig
 from trainers.job import KIND
 from trainers.keys import merge_key
+from trainers.loss import seed_dropout
 
 MODEL = ModelConfig(path="toy")
 LORA = LoraConfig(rank=4, alpha=8)
@@ -117,13 +118,10 @@ def test_a_parents_adapter_is_merged_before_other_weights_are_trained(job, adapt
 def test_an_adapter_is_merged_once(job, adapter):
     store, merged = Store(job.store), merge_key("adapter")
     child = replace(job, key="child", parent="adapter", merged=merged)
-    torch.distributed.init_process_group("gloo", store=torch.distributed.HashStore(), rank=0, world_size=1)
-    try:
+    with alone():
         first = start.find(child, store)
         attempt = store.record(KIND, merged)["attempt"]
         assert start.find(child, store) == first
-    finally:
-        torch.distributed.destroy_process_group()
     assert store.record(KIND, merged)["attempt"] == attempt
 
 
@@ -135,11 +133,31 @@ def test_an_adapter_starts_from_a_fully_trained_parent(job):
     assert (logits(folder, store) - logits(store.fetch(KIND, "full"), store)).abs().max() < 1e-4
 
 
-def test_dropout_is_the_same_in_the_same_stage_and_not_in_another_step(job):
+def test_a_fresh_adapter_does_not_depend_on_what_was_drawn_before(job):
+    plain = Store(job.store).fetch("bases", job.base)
+    made = []
+    for drawn in (0, 1):
+        model = models.load(str(plain), MODEL)
+        torch.rand(drawn)
+        made.append({n: p.detach() for n, p in adapters.put_on(model, job.train, MODEL).named_parameters() if "lora_A" in n})
+    assert apart(*made) == 0
+
+
+def test_dropout_changes_what_is_learned_in_the_same_way_every_time(job, adapter):
     lora = LORA.model_copy(update={"dropout": 0.5})
     one, same = (weights(trained(job, key, lora=lora)) for key in ("dropout", "dropout again"))
     assert apart(one, same) == 0
-    assert apart(one, weights(trained(job, "no dropout"))) > 1e-4
+    assert apart(one, weights(adapter)) > 1e-4
+
+
+def test_what_dropout_draws_depends_on_the_step_and_not_on_the_steps_before():
+    def draw(step):
+        seed_dropout(0, step)
+        return torch.rand(4)
+
+    with alone():
+        assert torch.equal(draw(3), draw(3))
+        assert not torch.equal(draw(3), draw(4))
 
 
 def test_added_tokens_are_learned_with_an_adapter(tmp_path):
