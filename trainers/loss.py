@@ -11,12 +11,13 @@ import torch.distributed as dist
 from data.fingerprint import digest
 from data.tokens import IGNORED
 from trainers.batches import Batch, Example, collate
+from trainers.models import BrokenModel
 
 TINY_CHANGE = {torch.float32: 1e-3, torch.bfloat16: 3e-2}
 """What rounding may do to a logit, relative to the spread of the logits."""
 
 
-class PackingLeaks(RuntimeError):
+class PackingLeaks(BrokenModel):
     """A model in which packed examples would see each other."""
 
 
