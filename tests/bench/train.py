@@ -191,6 +191,7 @@ CONTENDERS: dict[str, Callable[[Any, Tick], None]] = {
     "bare, padded": padded,
     "TRL": trl,
 }
+CLOSE = ("fulcrum", "bare, packed")
 
 
 def prepare(work: Path) -> str:
