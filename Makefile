@@ -29,6 +29,8 @@ faults: install  ## kill, interrupt and watch what is left
 bench: install  ## speed beside a peer in the same run
 	$(BIN)/python tests/bench/sandbox.py
 	$(BIN)/python tests/bench/prepare.py
+	$(BIN)/python tests/bench/train.py
+	$(BIN)/python tests/bench/start.py
 
 lint: install
 	$(BIN)/ruff check .

@@ -5,6 +5,7 @@ Each check reads the raw values, so that it can speak even where other fields do
 
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
+from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
 
@@ -14,8 +15,8 @@ from data import sources
 from data.fraction import parse_fraction
 from sweeps.config import Parameter, SweepConfig
 from sweeps.dotted import with_value
-from trainers.config import ResourcesConfig, TrainConfig
-from trainers.keys import NOT_MATHS
+from trainers.config import LoraConfig, ResourcesConfig, TrainConfig
+from trainers.keys import NOT_MATHS, unlike
 from trainers.recipe import NEEDED
 
 TAGS = {"grid", "choice", "uniform", "loguniform", "int", "knee", "floor", "weights"}
@@ -147,6 +148,7 @@ def _strategy(values: Values) -> Iterator[Problem]:
 def _stages(values: Values) -> Iterator[Problem]:
     strategy, stages = values.get("strategy", "dmt"), values.get("stages") or []
     stages = stages if isinstance(stages, list | tuple) else []
+    before: TrainConfig | None = None
     if (strategy == "explicit") != bool(stages):
         yield Problem("stages", list(stages), "strategy explicit, and only that, takes a list of stages")
     for i, stage in enumerate(stages):
@@ -156,7 +158,11 @@ def _stages(values: Values) -> Iterator[Problem]:
         for name in sorted(unknown):
             yield Problem(f"stages.{i}.mixture.{name}", "", "no such source; name one of sources")
         try:
-            TrainConfig.model_validate(_mapping(values, "train") | _mapping(stage, "train"))
+            train = TrainConfig.model_validate(_mapping(values, "train") | _mapping(stage, "train"))
+            for name in unlike(before, train) if before else ():
+                remedy = "the stage before trained another adapter; give the same value, or parent: merge"
+                yield Problem(f"stages.{i}.train.lora.{name}", getattr(train.lora, name), remedy)
+            before = train
         except ValidationError as error:
             own = _mapping(stage, "train")
             for entry in error.errors():
@@ -176,6 +182,19 @@ def _workers(values: Values) -> Iterator[Problem]:
         if isinstance(size, int) and isinstance(workers, int) and 0 < size < workers:
             remedy = f"has fewer examples than resources.workers = {workers}; lower that, or raise the batch size"
             yield Problem(f"{field}.batch_size", size, remedy)
+
+
+def _four_bits(values: Values) -> Iterator[Problem]:
+    stages = values.get("stages")
+    trains = [
+        (f"stages.{i}.train", _mapping(s, "train")) for i, s in enumerate(stages if isinstance(stages, list | tuple) else ())
+    ]
+    for field, train in [("train", _mapping(values, "train")), *trains]:
+        quantize = _mapping(train, "lora").get("quantize")
+        if quantize and find_spec("bitsandbytes") is None:
+            yield Problem(
+                f"{field}.lora.quantize", quantize, "needs bitsandbytes, which is not installed; install it, or set null"
+            )
 
 
 def _benchmarks(values: Values) -> Iterator[Problem]:
@@ -205,7 +224,7 @@ def _space(values: Values) -> Iterator[Problem]:
         yield from _bounds(values, str(key), _examples(parameter))
 
 
-SEARCHABLE = "k (with strategy dmt), train.<field>, sources.<name>.fraction, strategy, model.dtype"
+SEARCHABLE = "k (with strategy dmt), train.<field>, train.lora.<field>, sources.<name>.fraction, strategy, model.dtype"
 
 
 def _searchable(values: Values, key: str, kind: str) -> bool:
@@ -215,6 +234,8 @@ def _searchable(values: Values, key: str, kind: str) -> bool:
             return "strategy" in _mapping(values, "search", "space") or values.get("strategy", "dmt") == "dmt"
         case ["train", "max_length"]:  # sources are tokenised for each length beforehand
             return kind in ("grid", "choice")
+        case ["train", "lora", field]:
+            return field in LoraConfig.model_fields
         case ["train", field]:
             return field not in NOT_MATHS
         case ["sources", name, "fraction"]:
@@ -260,6 +281,7 @@ CHECKS: tuple[Callable[[Values], Iterator[Problem]], ...] = (
     _strategy,
     _stages,
     _workers,
+    _four_bits,
     _benchmark_paths,
     _benchmarks,
     _space,

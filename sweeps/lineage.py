@@ -127,6 +127,7 @@ def _job(config: SweepConfig, known: Identities, keyed: KeyedStage) -> StageJob:
     return StageJob(
         key=keyed.key,
         parent=keyed.parent,
+        merged=keyed.merged,
         base=known.base,
         shares=tuple(
             Share(

@@ -1,17 +1,14 @@
 """The loop of a stage: what it computes does not depend on how it is laid out."""
 
 import math
-import os
-import subprocess
-import sys
 import time
 from dataclasses import replace
 
 import pytest
 import torch
 from safetensors.torch import load_file
+from stages import apart, on_two_workers
 
-from conftest import ROOT
 from data import prepare, sources
 from data.config import SourceConfig
 from data.mixture import Draw
@@ -45,11 +42,6 @@ def trained(job, key, **train):
     """Weights and record of the job under another key and other fields of train."""
     record = train_stage(replace(job, key=key, train=job.train.model_copy(update=train)))
     return load_file(Store(job.store).fetch(KIND, key) / "model.safetensors"), record
-
-
-def apart(one, other):
-    assert one.keys() == other.keys()
-    return max((one[name] - other[name]).abs().max().item() for name in one)
 
 
 @pytest.fixture(scope="module")
@@ -87,21 +79,7 @@ def test_the_layout_does_not_change_what_is_learned(job, reference, layout):
 
 def test_two_workers_learn_what_one_learns(job, reference, tmp_path):
     """Under torchrun: the loop needs no Ray."""
-    import pickle
-
-    (tmp_path / "job").write_bytes(pickle.dumps(replace(job, key="two-workers")))
-    (tmp_path / "worker.py").write_text(
-        "import pickle, sys\nfrom trainers.loop import train_stage\n"
-        "print(train_stage(pickle.load(open(sys.argv[1], 'rb')))['loss'])\n"
-    )
-    command = [sys.executable, "-m", "torch.distributed.run", "--nproc-per-node=2", "--master-port=0", "--standalone"]
-    ended = subprocess.run(
-        [*command, str(tmp_path / "worker.py"), str(tmp_path / "job")],
-        env={**os.environ, "PYTHONPATH": str(ROOT), "OMP_NUM_THREADS": "1"},
-        capture_output=True,
-        text=True,
-    )
-    assert ended.returncode == 0, ended.stderr[-3000:]
+    on_two_workers([replace(job, key="two-workers")], tmp_path)
     weights = load_file(Store(job.store).fetch(KIND, "two-workers") / "model.safetensors")
     assert apart(weights, reference[0]) < 1e-4
 

@@ -40,8 +40,9 @@ def layout(lengths: Sequence[int], capacity: int, rows: int, workers: int, packi
     return [[group[worker::workers] for worker in range(workers)] for group in groups]
 
 
-def collate(examples: Sequence[Example], rows: Sequence[Sequence[int]], padding: int) -> Batch:
-    """Tensors of some rows. Position ids restart with every example, which is what keeps packed ones apart.
+def collate(examples: Sequence[Example], rows: Sequence[Sequence[int]], padding: int, flat: bool = False) -> Batch:
+    """Tensors of some rows; `flat` lays them one behind the other in a single row. Position ids restart with every example,
+    which is what keeps packed ones apart.
 
     The first label of an example is never used: it would be predicted from the example before it. A worker without rows
     gets one token without a label, so that it takes part in the gradient exchange.
@@ -49,6 +50,7 @@ def collate(examples: Sequence[Example], rows: Sequence[Sequence[int]], padding:
     if not rows:
         filler = torch.full((1, 1), padding)
         return Batch(filler, torch.zeros_like(filler), torch.full_like(filler, IGNORED))
+    rows = [[i for row in rows for i in row]] if flat else rows
     width = max(sum(len(examples[i]["input_ids"]) for i in row) for row in rows)
     ids = torch.full((len(rows), width), padding)
     positions = torch.zeros_like(ids)

@@ -20,8 +20,18 @@ class ModelConfig(Frozen):
     """Seed of the random weights of `toy` and init_from_config."""
     dtype: Literal["fp32", "bf16"] = "fp32"
     """Precision of weights and activations."""
+    attention: Literal["eager", "sdpa", "flex_attention", "flash_attention_2", "flash_attention_3"] | None = None
+    """Kernel of the attention layers, null for the model's own choice; only speed and memory depend on it."""
+    add_tokens: tuple[Annotated[str, Field(min_length=1)], ...] = ()
+    """Special tokens that the base model's tokenizer lacks; their embeddings start as the mean of all others."""
     trust_remote_code: bool = False
     """Run Python code that comes with a hub model. Only for code that you have read."""
+
+    @model_validator(mode="after")
+    def _flash_has_no_fp32(self) -> Self:
+        if self.attention and self.attention.startswith("flash") and self.dtype == "fp32":
+            raise ValueError(f"attention: {self.attention} computes in 16 bits only; set dtype: bf16")
+        return self
 
 
 class DeepSpeedConfig(Frozen):
@@ -41,6 +51,25 @@ class DeepSpeedConfig(Frozen):
         offloaded = {"optimizer": self.offload_optimizer, "param": self.offload_parameters}
         deepspeed_json.refuse_conflicts(self.config, self.zero, offloaded)
         return self
+
+
+class LoraConfig(Frozen):
+    rank: int = Field(default=16, ge=1)
+    """Rank of the update of a weight matrix."""
+    alpha: int = Field(default=32, ge=1)
+    """The update is scaled by alpha / rank (with rslora by alpha / sqrt(rank))."""
+    dropout: float = Field(default=0.0, ge=0, lt=1)
+    """Dropout before an adapter. Above 0 the result depends a little on packing, rows and workers."""
+    targets: Literal["all-linear"] | Annotated[tuple[str, ...], Field(min_length=1)] = "all-linear"
+    """Names of the modules that are adapted, or all-linear: every linear layer but the head."""
+    dora: bool = False
+    """Learn magnitude and direction of the weights apart (DoRA, arXiv 2402.09353)."""
+    rslora: bool = False
+    """Scale by alpha / sqrt(rank) (rsLoRA, arXiv 2312.03732)."""
+    quantize: Literal["nf4"] | None = None
+    """Hold the frozen weights in 4 bits (QLoRA, arXiv 2305.14314); needs bitsandbytes."""
+    parent: Literal["continue", "merge"] = "continue"
+    """Where the parent stage ended with an adapter: train the same one on, or merge it and begin a new one."""
 
 
 class TrainConfig(Frozen):
@@ -74,8 +103,16 @@ class TrainConfig(Frozen):
     """Write a resume point every so many minutes; null for none."""
     collective_timeout: float = Field(default=1800.0, gt=0)
     """Seconds that workers wait for one that does not answer, before the attempt ends and is taken up again."""
-    lora: None = None
-    """Reserved for adapters; only null (full fine-tuning) for now."""
+    gradient_checkpointing: bool = False
+    """Compute activations twice instead of keeping them: less memory, about a third more time."""
+    lora: LoraConfig | None = None
+    """Train an adapter (LoRA, DoRA, QLoRA) instead of all weights; null trains all weights."""
+
+    @model_validator(mode="after")
+    def _quantised_weights_are_whole(self) -> Self:
+        if self.lora and self.lora.quantize and self.deepspeed.zero == 3:
+            raise ValueError("lora.quantize: 4-bit weights cannot be sharded; set deepspeed.zero to 2 or below")
+        return self
 
 
 class StageConfig(Frozen):

@@ -72,7 +72,7 @@ def settings(train: TrainConfig, precision: ModelConfig, workers: int) -> dict[s
         # torch's own AdamW: DeepSpeed's would be compiled on the first use
         "optimizer": {
             "type": "AdamW",
-            "params": {"lr": train.lr, "weight_decay": train.weight_decay, "torch_adam": True},
+            "params": {"lr": train.lr, "weight_decay": train.weight_decay, "torch_adam": True, "fused": True},
         },
         "steps_per_print": 10**9,
     }
@@ -84,7 +84,11 @@ def _offloads(config: DeepSpeedConfig) -> dict[str, Any]:
 
 
 def full_weights(engine: Any) -> dict[str, torch.Tensor]:
-    """All weights of the model on the first worker, {} on the others. Every worker must call it."""
+    """All weights of the model on the first worker, {} on the others; of an adapter's base not all are gathered.
+
+    Every worker must call it.
+    """
     if engine.zero_optimization_stage() == 3:
-        return engine._zero3_consolidated_16bit_state_dict() or {}
+        frozen = any(not p.requires_grad for p in engine.module.parameters())
+        return engine._zero3_consolidated_16bit_state_dict(exclude_frozen_parameters=frozen) or {}
     return dict(engine.module.state_dict()) if dist.get_rank() == 0 else {}

@@ -52,6 +52,9 @@ class StageJob:
         """Spent on the stage up to now."""
         return self.spent + self.devices * (time.time() - self.launched)
 
+    merged: str | None = None
+    """Key of the parent's weights with its adapter merged, from which the stage starts; None to start from the parent."""
+
 
 @dataclass(frozen=True)
 class Progress:

@@ -8,15 +8,14 @@ import torch
 import torch.distributed as dist
 
 from data.store import Record, Store
-from data.tokens import IGNORED
-from trainers import base, engine, memory
-from trainers.batches import Batch, collate, labelled, layout
+from trainers import engine, memory, start
+from trainers.batches import labelled, layout
 from trainers.config import TrainConfig
 from trainers.examples import Examples
 from trainers.failures import LossNotFinite, StageStopped
 from trainers.job import KIND, RUNGS, Notice, Report, StageJob
+from trainers.loss import refuse_leaks, seed_dropout, summed_loss
 from trainers.metrics import Meter
-from trainers.models import load, save
 from trainers.resume import Position, ResumePoints
 from trainers.watch import Watch
 from trainers.workers import from_first
@@ -44,17 +43,18 @@ def _trained(job: StageJob, store: Store, points: ResumePoints, report: Report |
     job = _with_fewer_rows(job, store, points)
     examples = Examples(job, store)
     last = math.ceil(job.until * len(examples.steps))
-    start = str(store.fetch(KIND, job.parent)) if job.parent else base.location(job.model, store)
+    begin = start.find(job, store)
     found = points.find(last)
-    model = load(start, job.model)
+    model = start.open_model(job, begin)
     running = engine.start(model, job.train, job.model, dist.get_world_size(), universal=found is not None and found.convert)
+    if job.train.packing:
+        refuse_leaks(running)
     if found:
         points.load(running, found)
-    begin = found.position if found else Position()
     stage = Stage(job, store, examples, running, points, Watch(job, report, notice))
-    end = stage.run(begin, last)
+    end = stage.run(found.position if found else Position(), last)
     done = {"steps": end.step, "tokens": end.tokens, "examples": len(examples), "loss": end.loss}
-    return _publish(running, job, store, start, done, points)
+    return _publish(running, job, store, begin, done, points)
 
 
 def learning_rate(step: int, steps: int, train: TrainConfig) -> float:
@@ -108,6 +108,7 @@ class Stage:
         rows, rate = self.examples.of_step(before.step), learning_rate(before.step, steps, self.job.train)
         for group in self.engine.optimizer.param_groups:
             group["lr"] = rate
+        seed_dropout(self.job.train.seed, before.step)
         try:
             part = _step(self.engine, rows, self.job.train)
         except (RuntimeError, MemoryError) as error:
@@ -145,26 +146,14 @@ def _step(running: Any, rows: list[dict[str, Any]], train: TrainConfig) -> torch
     total = torch.zeros((), device=running.device)
     for number, shares in enumerate(passes):
         running.set_gradient_accumulation_boundary(number + 1 == len(passes))
-        loss = _summed_loss(running, collate(rows, shares[me], padding=0)) * scale
+        loss = summed_loss(running, rows, shares[me]) * scale
         running.backward(loss)
         running.step()
         total += loss.detach().float()
     return total / workers
 
 
-def _summed_loss(running: Any, batch: Batch) -> torch.Tensor:
-    """Sum of the token losses. No attention mask and no cache: only so do packed examples stay apart (transformers 5)."""
-    device = running.device
-    logits = running(input_ids=batch.input_ids.to(device), position_ids=batch.position_ids.to(device), use_cache=False).logits
-    return torch.nn.functional.cross_entropy(
-        logits[:, :-1].flatten(0, 1).float(),
-        batch.labels[:, 1:].flatten().to(device),
-        ignore_index=IGNORED,
-        reduction="sum",
-    )
-
-
-def _publish(running: Any, job: StageJob, store: Store, start: str, done: Record, points: ResumePoints) -> Record:
+def _publish(running: Any, job: StageJob, store: Store, begin: start.Start, done: Record, points: ResumePoints) -> Record:
     """Write the weights as a stage or, before its end, as a rung."""
     points.settle()
     weights = engine.full_weights(running)
@@ -174,7 +163,7 @@ def _publish(running: Any, job: StageJob, store: Store, start: str, done: Record
         mixture = {share.name: share.fraction for share in job.shares}
         record = done | {"base": job.base, "parent": job.parent, "mixture": mixture, "notes": points.notes}
         with store.writing(kind, key, record) as folder:
-            save(running.module, weights, start, job.model, folder)
+            start.save(running.module, weights, begin, job, folder)
             record["device_seconds"] = job.device_seconds
         return record
 

@@ -1,6 +1,7 @@
 """Opening and saving a causal language model as a Hugging Face folder."""
 
 import json
+import os
 import struct
 from math import prod
 from pathlib import Path
@@ -15,19 +16,22 @@ from trainers.failures import BrokenModel
 DTYPES = {"fp32": torch.float32, "bf16": torch.bfloat16}
 
 
-def load(path: str, config: ModelConfig) -> Any:
-    """The model with all its weights. Raises BrokenModel with their names where some are missing or left over.
+def load(path: str, config: ModelConfig, quantize: bool = False) -> Any:
+    """The model with all its weights, from safetensors; with `quantize` in 4 bits on this worker's device.
 
-    transformers would start missing weights from random values with no more than a warning.
+    Raises BrokenModel with their names where weights are missing or left over: transformers would start missing ones from
+    random values with no more than a warning.
     """
     from transformers import AutoModelForCausalLM
 
     model, told = AutoModelForCausalLM.from_pretrained(
         path,
         dtype=DTYPES[config.dtype],
+        attn_implementation=config.attention,
         trust_remote_code=config.trust_remote_code,
         use_safetensors=True,
         output_loading_info=True,
+        **(_four_bits(DTYPES[config.dtype]) if quantize else {}),
     )
     wrong = {kind: sorted(told[kind]) for kind in ("missing_keys", "unexpected_keys", "mismatched_keys") if told[kind]}
     if wrong:
@@ -37,13 +41,35 @@ def load(path: str, config: ModelConfig) -> Any:
 
 def save(model: Any, weights: dict[str, torch.Tensor], tokenizer_from: str, config: ModelConfig, folder: Path) -> None:
     """Write model, tokenizer and chat template; the files' headers are read back before anyone relies on them."""
+    model.save_pretrained(folder, state_dict=weights)
+    save_tokenizer(tokenizer_from, config, folder)
+    _check(model, folder)
+
+
+def save_tokenizer(tokenizer_from: str, config: ModelConfig, folder: Path) -> None:
+    """Write the tokenizer and its chat template into a folder."""
     from transformers import AutoTokenizer
 
-    model.save_pretrained(folder, state_dict=weights)
     tokenizer = AutoTokenizer.from_pretrained(tokenizer_from, trust_remote_code=config.trust_remote_code)
     tokenizer.chat_template = tokenizer.chat_template or DEFAULT_TEMPLATE
     tokenizer.save_pretrained(folder)
-    _check(model, folder)
+
+
+def keep_fewer_activations(model: Any, reentrant: bool) -> None:
+    """Gradient checkpointing. `reentrant` is torch's older way, the only one that ZeRO-3 bears with frozen weights."""
+    if reentrant:
+        model.enable_input_require_grads()  # frozen embeddings would end the gradient before the first layer
+    model.activation_checkpointing_enable(activation_checkpointing_kwargs={"use_reentrant": reentrant})
+
+
+def _four_bits(dtype: torch.dtype) -> dict[str, Any]:
+    from transformers import BitsAndBytesConfig
+
+    settings = BitsAndBytesConfig(
+        load_in_4bit=True, bnb_4bit_quant_type="nf4", bnb_4bit_use_double_quant=True, bnb_4bit_compute_dtype=dtype
+    )
+    device = f"cuda:{os.environ.get('LOCAL_RANK', 0)}" if torch.cuda.is_available() else "cpu"
+    return {"quantization_config": settings, "device_map": {"": device}}
 
 
 def _check(model: Any, folder: Path) -> None:
