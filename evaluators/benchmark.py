@@ -95,6 +95,14 @@ class Benchmark(ABC):
     def verdicts(self, items: Sequence[Item], answers: Sequence[Sequence[Completion]]) -> list[Verdict]:
         """One verdict per item, from one completion per turn. Raises EvaluationFailed; never scores a failure as 0."""
 
+    def check(self) -> None:
+        """Raises ItemsUnusable, or JudgeUnusable for a judge without its key, before anything is started."""
+        self.items()
+
+    def notes(self) -> list[str]:
+        """What a person should know before paying for this benchmark."""
+        return []
+
     def extras(self, verdicts: Sequence[Verdict]) -> dict[str, Any]:
         """Further figures that are reported beside the score."""
         return {}

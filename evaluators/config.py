@@ -10,6 +10,8 @@ from evaluators.judge.config import JudgeConfig
 
 CODE_BENCHMARKS = ("humaneval", "toy_code")
 """Benchmarks that run code which a model wrote."""
+FILE_FIELDS = {"path", "references", "corrected_references", "prompts"}
+"""Fields that may name a file."""
 JUDGED_BENCHMARKS = ("mt_bench",)
 """Benchmarks whose judgments are kept in the store."""
 

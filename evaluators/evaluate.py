@@ -18,7 +18,7 @@ from evaluators.humaneval import HumanEval
 from evaluators.mt_bench import MtBench
 from evaluators.toy import ToyChat, ToyCode, ToyMath
 
-VERSION = 1  # raise it when the same completions would get other scores, or the same prompts other completions
+VERSION = 2  # raise it when the same completions would get other scores, or the same prompts other completions
 BENCHMARKS: dict[str, Any] = {
     "gsm8k": Gsm8k,
     "humaneval": HumanEval,

@@ -4,7 +4,7 @@ Questions, reference answers and judge prompts come from FastChat's files. The s
 error is clustered by question. `offline-rules` in the place of a judge gives no MT-Bench score.
 """
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from functools import reduce
 from operator import add
 from statistics import fmean
@@ -15,6 +15,7 @@ from evaluators.benchmark import Benchmark, Completion, Item, ItemsUnusable, Sam
 from evaluators.config import MtBenchConfig
 from evaluators.items import rows
 from evaluators.judge import prompts, ratings, references
+from evaluators.judge.client import key
 from evaluators.judge.config import JudgeConfig, PriceConfig
 from evaluators.judge.cost import total
 from evaluators.judge.offline import offline_rating
@@ -46,6 +47,20 @@ class MtBench(Benchmark):
         known = references.references(self._config.references, self._config.corrected_references)
         return [self._item(row, known, choice) for row in found for choice in range(self._config.choices)]
 
+    def check(self) -> None:
+        self.items()
+        if isinstance(self._config.judge, JudgeConfig):
+            key(self._config.judge)
+
+    def notes(self) -> list[str]:
+        """Who rates, and references that are known to be wrong."""
+        if not isinstance(self._config.judge, JudgeConfig):
+            return []
+        wrong = self._wrong({int(item.group) for item in self.items() if item.reference})
+        remedy = "give corrected_references"
+        told = [f"references known to be wrong for questions {', '.join(map(str, wrong))}; {remedy}"] if wrong else []
+        return [f"rated by {self.judge}", *told]
+
     def verdicts(self, items: Sequence[Item], answers: Sequence[Sequence[Completion]]) -> list[Verdict]:
         if not isinstance(self._config.judge, JudgeConfig):
             return [_by_form(item, turns) for item, turns in zip(items, answers, strict=True)]
@@ -55,7 +70,7 @@ class MtBench(Benchmark):
         """The judge and what it cost; answers that hold ratings of their own; references that are known to be wrong."""
         if not isinstance(self._config.judge, JudgeConfig):
             return {}
-        used = [int(verdict.group) for verdict in verdicts if verdict.detail["category"] in references.NEEDED]
+        used = {int(verdict.group) for verdict in verdicts if verdict.detail["category"] in references.NEEDED}
         about = {
             "judge": {
                 "model": verdicts[0].detail["model"],
@@ -64,7 +79,7 @@ class MtBench(Benchmark):
                 "own_words": self._config.prompts is None,
                 "cost": total(verdict.detail["cost"] for verdict in verdicts),
                 "injections": [v.id for v in verdicts if v.detail["injection"]],
-                "wrong_references": references.wrong(used, self._config.corrected_references),
+                "wrong_references": self._wrong(used),
             },
             "turns": ratings.fastchat_means([verdict.detail["ratings"] for verdict in verdicts]),
             "categories": _by_category(verdicts),
@@ -96,6 +111,9 @@ class MtBench(Benchmark):
                 f"{where}: question {number} ({category}) is judged against a reference answer; none for its turns"
             )
         return found
+
+    def _wrong(self, questions: Iterable[int]) -> list[int]:
+        return references.wrong(questions, self._config.corrected_references)
 
     def _judged(self, config: JudgeConfig, items: Sequence[Item], answers: Sequence[Sequence[str]]) -> list[Verdict]:
         asked = [

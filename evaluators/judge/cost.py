@@ -31,3 +31,9 @@ def total(costs: Iterable[Mapping[str, Any]]) -> dict[str, Any]:
     summed = {name: sum(part[name] for part in parts) for name in asdict(Cost())}
     usd = [part["usd"] for part in parts]
     return summed | {"usd": None if None in usd else sum(usd, 0.0)}
+
+
+def judging(scores: Mapping[str, Mapping[str, Any]]) -> list[dict[str, Any]]:
+    """The costs of the judges among the scores of an evaluation."""
+    about = (score["extras"].get("judge", {}) for score in scores.values())
+    return [judge["cost"] for judge in about if "cost" in judge]

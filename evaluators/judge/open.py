@@ -37,6 +37,7 @@ def named(config: MtBenchConfig, wording: str) -> str:
         return judge
     files = [folder_digest(Path(path)) for path in (config.references, config.corrected_references) if path]
     told = [f"{model(judge)}, {wording}, references {digest(files)[:8] if files else 'none'}", _reading(judge)]
+    told += [f"at most {judge.max_tokens} tokens"]
     told += [f"temperature {judge.temperature:g}"] if judge.temperature else []
     told += [f"median of {judge.replicates}"] if judge.replicates > 1 else []
     return ", ".join(told)

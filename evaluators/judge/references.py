@@ -1,6 +1,6 @@
 """Reference answers in FastChat's format: what a judge of a math, reasoning or coding question compares with."""
 
-from collections.abc import Sequence
+from collections.abc import Iterable
 
 from evaluators.benchmark import ItemsUnusable
 from evaluators.items import rows
@@ -18,7 +18,7 @@ def references(path: str | None, corrected: str | None) -> References:
     return (_read(path) if path else {}) | (_read(corrected) if corrected else {})
 
 
-def wrong(used: Sequence[int], corrected: str | None) -> list[int]:
+def wrong(used: Iterable[int], corrected: str | None) -> list[int]:
     """The questions whose reference is known to be wrong and was not corrected."""
     right = _read(corrected) if corrected else {}
     return sorted(KNOWN_WRONG & set(used) - right.keys())
