@@ -93,6 +93,7 @@ def test_a_reply_that_drips_is_given_up_after_the_timeout_and_asked_again():
         [rating] = panel(server, timeout=0.4).rate(prompts(1))
     assert rating.value == rating_of(prompts(1)[0])
     assert list(server.asked.values()) == [2]
+    assert 0.2 < server.times[1] - server.times[0] < 10
 
 
 def test_of_two_ratings_the_last_counts():
