@@ -37,6 +37,7 @@ class MtBench(Benchmark):
 
     def __init__(self, config: MtBenchConfig, store: Store | None = None) -> None:
         self._config = config
+        self._asked = config.judge if isinstance(config.judge, JudgeConfig) else None
         self._store = store
         self.max_new_tokens = config.max_new_tokens
         self._prompts, self._wording = prompts.load(config.prompts)
@@ -49,32 +50,31 @@ class MtBench(Benchmark):
 
     def check(self) -> None:
         self.items()
-        if isinstance(self._config.judge, JudgeConfig):
-            key(self._config.judge)
+        if self._asked:
+            key(self._asked)
 
     def notes(self) -> list[str]:
         """Who rates, and references that are known to be wrong."""
-        if not isinstance(self._config.judge, JudgeConfig):
+        if not self._asked:
             return []
         wrong = self._wrong({int(item.group) for item in self.items() if item.reference})
-        remedy = "give corrected_references"
-        told = [f"references known to be wrong for questions {', '.join(map(str, wrong))}; {remedy}"] if wrong else []
-        return [f"rated by {self.judge}", *told]
+        told = f"references known to be wrong for questions {', '.join(map(str, wrong))}; give corrected_references"
+        return [f"rated by {self.judge}", *([told] if wrong else [])]
 
     def verdicts(self, items: Sequence[Item], answers: Sequence[Sequence[Completion]]) -> list[Verdict]:
-        if not isinstance(self._config.judge, JudgeConfig):
+        if not self._asked:
             return [_by_form(item, turns) for item, turns in zip(items, answers, strict=True)]
-        return self._judged(self._config.judge, items, [[turn.text for turn in turns] for turns in answers])
+        return self._judged(self._asked, items, [[turn.text for turn in turns] for turns in answers])
 
     def extras(self, verdicts: Sequence[Verdict]) -> dict[str, Any]:
         """The judge and what it cost; answers that hold ratings of their own; references that are known to be wrong."""
-        if not isinstance(self._config.judge, JudgeConfig):
+        if not self._asked:
             return {}
         used = {int(verdict.group) for verdict in verdicts if verdict.detail["category"] in references.NEEDED}
-        about = {
+        about: dict[str, Any] = {
             "judge": {
                 "model": verdicts[0].detail["model"],
-                "local": self._config.judge.path is not None,
+                "local": self._asked.path is not None,
                 "prompts": self._wording,
                 "own_words": self._config.prompts is None,
                 "cost": total(verdict.detail["cost"] for verdict in verdicts),
@@ -84,7 +84,7 @@ class MtBench(Benchmark):
             "turns": ratings.fastchat_means([verdict.detail["ratings"] for verdict in verdicts]),
             "categories": _by_category(verdicts),
         }
-        if self._config.judge.fastchat_compat:
+        if self._asked.fastchat_compat:
             about["judge"]["dropped"] = sum(v.detail["ratings"].count(None) for v in verdicts)
         return about
 
@@ -102,14 +102,13 @@ class MtBench(Benchmark):
         )
 
     def _reference(self, number: int, category: str, turns: int, known: references.References) -> tuple[str, ...]:
-        if category not in references.NEEDED or not isinstance(self._config.judge, JudgeConfig):
+        if category not in references.NEEDED or not self._asked:
             return ()
         found = known.get(number, ())
         if len(found) < turns:
             where = self._config.references or "mt_bench.references is not given"
-            raise ItemsUnusable(
-                f"{where}: question {number} ({category}) is judged against a reference answer; none for its turns"
-            )
+            needs = "is judged against reference answers and has none for each turn"
+            raise ItemsUnusable(f"{where}: question {number} ({category}) {needs}; give FastChat's reference_answer file")
         return found
 
     def _wrong(self, questions: Iterable[int]) -> list[int]:
