@@ -18,6 +18,7 @@ from pydantic import ValidationError
 
 from data.store import Store
 from evaluators.benchmark import EvaluationFailed
+from evaluators.judge.cache import Judgments
 from evaluators.judge.client import Endpoint, same_model
 from evaluators.judge.config import JudgeConfig
 from evaluators.judge.panel import Panel
@@ -233,13 +234,32 @@ def test_another_judge_does_not_take_the_judgments_of_the_first(tmp_path, change
         assert len(server.bodies) == 2
 
 
-def test_replicates_are_asked_for_one_by_one_and_give_their_median():
+def test_replicates_are_asked_for_one_by_one_and_give_their_median(tmp_path):
     said = iter(["two_ratings", "rate", "rate"])
     with JudgeServer(lambda n, asked: next(said)) as server:
-        [rating] = panel(server, replicates=3).rate(prompts(1))
+        [rating] = panel(server, Store(str(tmp_path)), replicates=3).rate(prompts(1))
+        assert len(server.bodies) == 3
     assert sorted(rating.replicates) == sorted([4, rating_of(prompts(1)[0]), rating_of(prompts(1)[0])])
     assert rating.value == rating_of(prompts(1)[0])
     assert rating.cost.calls == 3
+
+
+def test_a_judgment_that_lands_between_the_look_and_the_call_is_not_paid_for_again(tmp_path):
+    class JustBefore(Store):
+        looks = 0
+
+        def record(self, kind, key):
+            self.looks += 1
+            return super().record(kind, key) if self.looks > 1 else None
+
+    store = JustBefore(str(tmp_path))
+    store.publish("judgments", "k", store.attempt(), {"rating": 5}, {})
+
+    async def make():
+        raise AssertionError("asked again")
+
+    found, cached = asyncio.run(Judgments(store).once("k", make))
+    assert (found["rating"], cached) == (5, True)
 
 
 def test_a_service_that_moves_to_another_model_in_between_is_refused(tmp_path):
