@@ -13,7 +13,14 @@ Scale = Literal["unit", "ten"]
 
 
 class EvaluationFailed(RuntimeError):
-    """A benchmark that could not be run or judged to the end. It has no score, least of all 0."""
+    """A benchmark that could not be run or judged to the end. It has no score, least of all 0.
+
+    `cost` is what a judge was paid until then.
+    """
+
+    def __init__(self, message: str, cost: dict[str, Any] | None = None) -> None:
+        super().__init__(message)
+        self.cost = cost
 
 
 class ItemsUnusable(ValueError):
@@ -43,6 +50,8 @@ class Item:
     group: str = ""
     raw: bool = False
     stops: tuple[str, ...] = ()
+    sampling: Sampling | None = None
+    """How this item is sampled; None as the benchmark says."""
 
 
 @dataclass(frozen=True)
@@ -56,13 +65,17 @@ class Completion:
 
 @dataclass(frozen=True)
 class Verdict:
-    """The score of one item on the benchmark's scale; `answered` is false where no answer could be read."""
+    """The score of one item on the benchmark's scale; `answered` is false where no answer could be read.
+
+    `weight` is the share of the item's judgments that count: 1, but under FastChat's rules, which drop what has no rating.
+    """
 
     id: str
     score: float
     answered: bool = True
     detail: dict[str, Any] = field(default_factory=dict)
     group: str = ""
+    weight: float = 1.0
 
 
 class Benchmark(ABC):
@@ -70,7 +83,7 @@ class Benchmark(ABC):
 
     scale: Scale = "unit"
     judge: str | None = None
-    """Identity of the judge, None where answers are checked by rule."""
+    """Identity of the judge with its prompts and references, None where answers are checked by rule."""
     sampling = Sampling()
     max_new_tokens: int
 
@@ -81,6 +94,14 @@ class Benchmark(ABC):
     @abstractmethod
     def verdicts(self, items: Sequence[Item], answers: Sequence[Sequence[Completion]]) -> list[Verdict]:
         """One verdict per item, from one completion per turn. Raises EvaluationFailed; never scores a failure as 0."""
+
+    def check(self) -> None:
+        """Raises ItemsUnusable, or JudgeUnusable for a judge without its key, before anything is started."""
+        self.items()
+
+    def notes(self) -> list[str]:
+        """What a person should know before paying for this benchmark."""
+        return []
 
     def extras(self, verdicts: Sequence[Verdict]) -> dict[str, Any]:
         """Further figures that are reported beside the score."""

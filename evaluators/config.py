@@ -1,17 +1,27 @@
 """Configuration of the benchmarks of a sweep."""
 
 from collections.abc import Mapping
-from typing import Literal, Self
+from typing import Annotated, Any, ClassVar, Literal, Self
 
-from pydantic import Field, model_validator
+from pydantic import Discriminator, Field, Tag, model_validator
 
 from data.config import Frozen, Role
+from evaluators.judge.config import JudgeConfig
 
 CODE_BENCHMARKS = ("humaneval", "toy_code")
 """Benchmarks that run code which a model wrote."""
+FILE_FIELDS = {"path", "references", "corrected_references", "prompts"}
+"""Fields that may name a file."""
+JUDGED_BENCHMARKS = ("mt_bench",)
+"""Benchmarks whose judgments are kept in the store."""
 
 
 class BenchmarkConfig(Frozen):
+    FILES: ClassVar[tuple[str, ...]] = ()
+    """Fields that name a file: what it holds counts, not where it lies."""
+    NOT_THE_SCORE: ClassVar[dict[str, Any]] = {"role": True, "weight": True}
+    """Fields, with those inside of them, that leave every score as it is."""
+
     role: Role
     """specialist or general: the objective that this score enters."""
     weight: float = Field(default=1.0, gt=0)
@@ -23,11 +33,15 @@ class BenchmarkConfig(Frozen):
 
 
 class Gsm8kConfig(BenchmarkConfig):
+    FILES = ("path",)
+
     path: str
     """JSON-lines file with `question` and `answer`."""
 
 
 class HumanEvalConfig(BenchmarkConfig):
+    FILES = ("path",)
+
     path: str
     """HumanEval.jsonl or HumanEval.jsonl.gz."""
     max_new_tokens: int = Field(default=512, ge=1)
@@ -55,12 +69,36 @@ class HumanEvalConfig(BenchmarkConfig):
 
 
 class MtBenchConfig(BenchmarkConfig):
+    FILES = ("path", "references", "corrected_references", "prompts")
+    NOT_THE_SCORE = {**BenchmarkConfig.NOT_THE_SCORE, "judge": set(JudgeConfig.NOT_THE_RATING)}
+
     path: str
     """FastChat's question.jsonl."""
-    judge: Literal["offline-rules"] = "offline-rules"
-    """Who rates. `offline-rules` looks at form only and is no MT-Bench score."""
+    judge: Annotated[
+        Annotated[Literal["offline-rules"], Tag("offline")] | Annotated[JudgeConfig, Tag("asked")],
+        Discriminator(lambda value: "offline" if isinstance(value, str) else "asked"),
+    ] = "offline-rules"
+    """Who rates: a model, or `offline-rules`, which looks at form only and gives no MT-Bench score."""
+    references: str | None = None
+    """FastChat's reference_answer/<judge>.jsonl; math, reasoning and coding questions need it."""
+    corrected_references: str | None = None
+    """File of the same format whose answers replace those of `references`; 13 of FastChat's 30 are known to be wrong."""
+    prompts: str | None = None
+    """FastChat's judge_prompts.jsonl; without it the judge is asked in our own words."""
+    deterministic_answers: bool = False
+    """Answer greedily in every category. FastChat samples writing and roleplay at 0.7, stem and humanities at 0.1."""
+    choices: int = Field(default=1, ge=1, le=100)
+    """Answers per question, each with a seed of its own."""
+    seed: int = Field(default=0, ge=0)
+    """Seed of the first choice."""
     max_new_tokens: int = Field(default=1024, ge=1)
     """Longest answer per turn."""
+
+    @model_validator(mode="after")
+    def _choices_differ(self) -> Self:
+        if self.choices > 1 and self.deterministic_answers:
+            raise ValueError("deterministic answers are all alike; set choices to 1 or deterministic_answers to false")
+        return self
 
 
 class ToyConfig(BenchmarkConfig):

@@ -77,7 +77,8 @@ class Generator:
         width = max(map(len, prompts))
         ids = torch.tensor([[self._pad] * (width - len(p)) + p for p in prompts], device=self._device)
         mask = torch.tensor([[0] * (width - len(p)) + [1] * len(p) for p in prompts], device=self._device)
-        draw = Draw(items, sampling) if sampling.temperature > 0 else None
+        drawn = [item.sampling or sampling for item in items]
+        draw = Draw(items, drawn) if any(s.temperature > 0 for s in drawn) else None
         with torch.inference_mode():
             output = self._model.generate(
                 ids,
@@ -101,23 +102,33 @@ class Generator:
 class Draw:
     """Nucleus sampling as a logits processor: noise is added to the scores, and the largest one wins (Gumbel's trick).
 
-    Each item has a random generator of its own, seeded by its id: what is drawn does not depend on the batch.
+    Each item has a random generator of its own, seeded by its id: what is drawn does not depend on the batch. Items at
+    temperature 0 stay greedy.
     """
 
-    def __init__(self, items: Sequence[Item], sampling: Sampling) -> None:
-        self._sampling = sampling
-        self._random = [generator("draw", sampling.seed, item.id) for item in items]
+    def __init__(self, items: Sequence[Item], samplings: Sequence[Sampling]) -> None:
+        self._rows = [
+            (row, sampling, generator("draw", sampling.seed, item.id))
+            for row, (item, sampling) in enumerate(zip(items, samplings, strict=True))
+            if sampling.temperature > 0
+        ]
 
     def __call__(self, input_ids: Any, scores: Any) -> Any:
         import torch
 
-        warped = self._nucleus(scores.float() / self._sampling.temperature)
-        noise = np.stack([random.gumbel(size=scores.shape[-1]) for random in self._random])
-        return warped + torch.as_tensor(noise, dtype=warped.dtype, device=warped.device)
+        drawn = scores.float()
+        rows = [row for row, _, _ in self._rows]
+        temperature, share = (
+            torch.tensor([[getattr(sampling, name)] for _, sampling, _ in self._rows], device=scores.device)
+            for name in ("temperature", "top_p")
+        )
+        noise = np.stack([random.gumbel(size=scores.shape[-1]) for _, _, random in self._rows])
+        warped = self._nucleus(drawn[rows] / temperature, share)
+        return drawn.index_put((torch.tensor(rows, device=scores.device),), warped + torch.as_tensor(noise).to(warped))
 
-    def _nucleus(self, scores: Any) -> Any:
-        """Scores with all but the most likely tokens removed, those that hold `top_p` of the probability."""
+    def _nucleus(self, scores: Any, share: Any) -> Any:
+        """Scores with all but the most likely tokens removed, those that hold `share` of the probability."""
         ordered, order = scores.sort(descending=True)
         probability = ordered.softmax(-1)
-        outside = probability.cumsum(-1) - probability >= self._sampling.top_p
+        outside = probability.cumsum(-1) - probability >= share
         return scores.masked_fill(outside.scatter(-1, order, outside), -float("inf"))

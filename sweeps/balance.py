@@ -27,7 +27,8 @@ class Point:
 @dataclass(frozen=True)
 class BalancePoint:
     """The chosen trial. `confidence` is the share of redrawn score tables in which it is chosen again; `interval` holds,
-    for each numeric parameter, the values between which 90 % of the choices fall."""
+    for each numeric parameter, the values between which 90 % of the choices fall; `alike` are the trials that cannot be told
+    apart from it."""
 
     trial: int
     params: Mapping[str, Any]
@@ -36,6 +37,7 @@ class BalancePoint:
     reason: str
     confidence: float
     interval: Mapping[str, tuple[float, float]]
+    alike: tuple[int, ...] = ()
 
 
 def front(objectives: Objectives) -> list[int]:

@@ -13,13 +13,14 @@ from pydantic import TypeAdapter, ValidationError
 
 from data import sources
 from data.fraction import parse_fraction
+from evaluators.config import FILE_FIELDS
 from sweeps.config import Parameter, SweepConfig
 from sweeps.dotted import with_value
 from trainers.config import LoraConfig, ResourcesConfig, TrainConfig
 from trainers.keys import NOT_MATHS, unlike
 from trainers.recipe import NEEDED
 
-TAGS = {"grid", "choice", "uniform", "loguniform", "int", "knee", "floor", "weights"}
+TAGS = {"grid", "choice", "uniform", "loguniform", "int", "knee", "floor", "weights", "offline", "asked"}
 """Names that pydantic adds to an error's path for the variant of a union."""
 
 
@@ -84,9 +85,14 @@ def _source_paths(values: Values) -> Iterator[Problem]:
 
 def _benchmark_paths(values: Values) -> Iterator[Problem]:
     for name, benchmark in _entries(values, "evaluate").items():
-        path = benchmark.get("path")
-        if isinstance(path, str) and not is_file(path):
-            yield Problem(f"evaluate.{name}.path", path, "no such file; give the benchmark's items")
+        for field in sorted(FILE_FIELDS & benchmark.keys()):
+            path = benchmark[field]
+            if isinstance(path, str) and not is_file(path):
+                what = "items" if field == "path" else field.replace("_", " ")
+                yield Problem(f"evaluate.{name}.{field}", path, f"no such file; give the benchmark's {what}")
+        judge = _mapping(benchmark, "judge").get("path")
+        if isinstance(judge, str) and not is_there(judge):
+            yield Problem(f"evaluate.{name}.judge.path", judge, "no such folder; give the folder of the judge's model")
 
 
 def _model(values: Values) -> Iterator[Problem]:

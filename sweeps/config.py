@@ -7,6 +7,7 @@ from pydantic import AfterValidator, BeforeValidator, Field, model_validator
 from data.config import DataConfig, Frozen, SourceConfig
 from data.fraction import Fraction, parse_fraction
 from evaluators.config import EvaluateConfig
+from evaluators.judge.config import JudgeConfig
 from trainers.config import ModelConfig, ResourcesConfig, StageConfig, TrainConfig
 from trainers.recipe import Strategy
 
@@ -167,5 +168,8 @@ class SweepConfig(Frozen):
     """Where the numbers of a stage in training go besides the ledger: `tensorboard` writes its files below the run's folder."""
 
 
-MAY_CHANGE = ("search.trials", "search.concurrency", "search.confirm", "resources", "budget", "balance", "tracking")
+MAY_CHANGE = (
+    *("search.trials", "search.concurrency", "search.confirm", "resources", "budget", "balance", "tracking"),
+    *(f"evaluate.mt_bench.judge.{name}" for name in JudgeConfig.NOT_THE_RATING),
+)
 """Fields that may differ when a run is continued."""

@@ -10,13 +10,14 @@ from data.contamination import Contaminated
 from data.prepare import TooManyBadRows
 from data.sources import SourceUnusable
 from evaluators.benchmark import ItemsUnusable
+from evaluators.judge.reply import JudgeUnusable
 from evaluators.sandbox import Escaped
 from sweeps.holder import Held
 from sweeps.inputs import Changed
 from sweeps.loading import ConfigError
 
 INTERRUPTED = 130
-WRONG_INPUT = (ConfigError, Changed, SourceUnusable, TooManyBadRows, Contaminated, ItemsUnusable, Held, Escaped)
+WRONG_INPUT = (ConfigError, Changed, SourceUnusable, TooManyBadRows, Contaminated, ItemsUnusable, JudgeUnusable, Held, Escaped)
 
 
 class ClusterTooSmall(RuntimeError):

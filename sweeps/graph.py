@@ -100,7 +100,7 @@ class StageGraph:
                 record: Record = await submit()
             except Exception as error:
                 spent = devices * (time.monotonic() - started)
-                self._note(f"{what}_failed", about, device_seconds=spent, error=reason(error))
+                self._note(f"{what}_failed", about, device_seconds=spent, error=reason(error), **paid(error))
                 raise
             spent = devices * (time.monotonic() - started)  # retries of Ray included
             self._note(f"{what}_finished", about, **told(record) | {"device_seconds": spent})
@@ -116,6 +116,12 @@ class StageGraph:
 
     def _note(self, event: str, about: dict[str, Any], **more: Any) -> None:
         self._events.append({"event": event, **about, **more})
+
+
+def paid(error: BaseException) -> dict[str, Any]:
+    """What a judge was paid for an evaluation that failed."""
+    cost = getattr(getattr(error, "cause", None) or error, "cost", None)
+    return {"cost": cost} if cost else {}
 
 
 def reason(error: BaseException) -> str:

@@ -1,5 +1,6 @@
 """What a run reads: unchanged since it was started, and found good before anything is paid for."""
 
+from collections.abc import Mapping
 from functools import partial
 from pathlib import Path
 
@@ -22,11 +23,18 @@ class Changed(ValueError):
 
 
 def try_benchmarks(config: SweepConfig) -> None:
-    """Raises ItemsUnusable for items that cannot be read, sandbox.Escaped where code would have to run unconfined."""
+    """Raises ItemsUnusable for items that cannot be read, JudgeUnusable for a judge whose key is not there, sandbox.Escaped
+    where code would have to run unconfined."""
     for benchmark in evaluate.benchmarks(config.evaluate).values():
-        benchmark.items()
+        benchmark.check()
     if config.evaluate.runs_code and not config.evaluate.allow_unsandboxed_code:
         sandbox.require()
+
+
+def notes(config: SweepConfig) -> list[str]:
+    """What a person should know of the benchmarks before a sweep is paid for."""
+    built = evaluate.benchmarks(config.evaluate)
+    return [f"{name}: {note}" for name, benchmark in built.items() for note in benchmark.notes()]
 
 
 def prepare_sources(config: SweepConfig, progress: Progress) -> None:
@@ -88,6 +96,16 @@ def refuse_changes(folder: Path, config: SweepConfig, known: Identities) -> None
     started = [e for e in read(folder / "ledger.jsonl") if e["event"] == "run_started"]
     if started and not changed and started[0]["identities"] != known.plain():
         changed = ["  the files that the sources, the model or the benchmarks are read from have changed"]
+    changed += _other_judges(started[0]["identities"].get("judges", {}), known.judges) if started and changed else []
     if changed:
         told = "\n".join(changed)
         raise Changed(f"{folder} was started with another configuration\n{told}\n  give the run another `name`")
+
+
+def _other_judges(before: Mapping[str, str], now: Mapping[str, str]) -> list[str]:
+    """Ratings of two judges are never mixed, nor those under two sets of prompts or references."""
+    return [
+        f"  evaluate.{name} was rated by {before.get(name)}, would now be by {now.get(name)}; judges are never mixed"
+        for name in sorted(before.keys() | now.keys())
+        if before.get(name) != now.get(name)
+    ]

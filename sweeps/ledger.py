@@ -21,7 +21,8 @@ def read(path: Path) -> list[Event]:
 
 def told(record: Event) -> Event:
     """The part of a store record that events carry."""
-    return {name: record[name] for name in ("device_seconds", "tokens", "steps", "loss", "scores") if name in record}
+    names = ("device_seconds", "tokens", "steps", "loss", "scores", "cost")
+    return {name: record[name] for name in names if name in record}
 
 
 class Ledger:

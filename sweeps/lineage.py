@@ -4,7 +4,7 @@ Pure: from a configuration and the fingerprints of its inputs. `plan` computes t
 """
 
 from collections.abc import Mapping
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any
 
@@ -13,7 +13,7 @@ from data.fingerprint import digest
 from data.prepare import prepared_key
 from data.words import HeldOut
 from evaluators import evaluate
-from evaluators.config import EvaluateConfig
+from evaluators.config import FILE_FIELDS, EvaluateConfig
 from sweeps.config import SweepConfig
 from trainers import base
 from trainers.job import Share, StageJob
@@ -30,6 +30,7 @@ class Identities:
     base: str
     sources: Mapping[str, str]
     items: str
+    judges: Mapping[str, str] = field(default_factory=dict)
 
     def plain(self) -> dict[str, Any]:
         return asdict(self)
@@ -57,6 +58,7 @@ def identities(config: SweepConfig) -> Identities:
         base=base.fingerprint(config.model),
         sources={name: sources.fingerprint(source, kept_back) for name, source in config.sources.items()},
         items=evaluate.fingerprint(config.evaluate),
+        judges=evaluate.judges(config.evaluate),
     )
 
 
@@ -111,9 +113,11 @@ def absolute(config: SweepConfig) -> SweepConfig:
     """The configuration with absolute paths, for processes that work in another folder. It has the same keys."""
     values = config.model_dump()
     values["storage"] = str(local(config.storage))
-    for entry in (values["model"], *values["sources"].values(), *values["evaluate"].values()):
-        if isinstance(entry, dict) and entry.get("path") and Path(entry["path"]).exists():
-            entry["path"] = str(Path(entry["path"]).resolve())
+    judges = [benchmark.get("judge") for benchmark in values["evaluate"].values() if isinstance(benchmark, dict)]
+    for entry in (values["model"], *values["sources"].values(), *values["evaluate"].values(), *judges):
+        for name in FILE_FIELDS & entry.keys() if isinstance(entry, dict) else ():
+            if entry[name] and Path(entry[name]).exists():
+                entry[name] = str(Path(entry[name]).resolve())
     return SweepConfig.model_validate(values)
 
 

@@ -11,6 +11,7 @@ from typing import Any, get_args
 import yaml
 from pydantic import BaseModel, ValidationError
 
+from evaluators.config import FILE_FIELDS
 from sweeps import checks
 from sweeps.checks import Problem, is_file
 from sweeps.config import SweepConfig
@@ -119,7 +120,7 @@ def _expand(values: Any, key: str = "") -> Any:
     """`${NAME}` and `${NAME:-default}` in the paths of a configuration; nowhere else, so that no secret gets in."""
     if isinstance(values, Mapping):
         return {name: _expand(value, str(name)) for name, value in values.items()}
-    if isinstance(values, str) and key == "path":
+    if isinstance(values, str) and key in FILE_FIELDS:
         return VARIABLE.sub(lambda found: os.environ.get(found[1]) or found[2] or found[0], values)
     return values
 
@@ -131,10 +132,11 @@ def _problem(entry: Any) -> Problem:
     if entry["type"] == "extra_forbidden":
         near = get_close_matches(where[-1], known, n=1)
         return Problem(field, entry["input"], f"no such field; {f'write {near[0]}' if near else 'remove it'}")
+    value = "(not shown)" if field.endswith("key_env") else entry["input"]  # somebody may have written the key itself
     about = known.get(where[-1], "") if where else ""
     if entry["type"] == "missing":
         return Problem(field, "missing", f"add it: {about}" if about else "add it")
-    return Problem(field, entry["input"], f"{entry['msg']}. {about}".strip())
+    return Problem(field, value, f"{entry['msg']}. {about}".strip())
 
 
 def _fields(where: Iterable[str]) -> dict[str, str]:

@@ -6,7 +6,7 @@ from pathlib import Path
 from typing import Any
 
 from data.store import Store, write_atomically
-from sweeps import results
+from sweeps import judging, results
 from sweeps.config import SweepConfig
 from sweeps.ledger import Event, Ledger, read, told
 from sweeps.lineage import EVALUATIONS, run_folder, store_root
@@ -53,11 +53,14 @@ class Recorder:
     def finish(self, number: int, outcome: dict[str, Any]) -> None:
         """Write a trial's end: its folder first, then the ledger, then the study."""
         params = self._asked[number]
+        if refused := judging.refusal(self.events, outcome):
+            outcome = {"state": "failed", "error": refused} | {k: outcome[k] for k in ("stages", "evaluation") if k in outcome}
         folder = self._folder / "trials" / f"{number:04d}"
         self._write_trial(folder, params, outcome)
         self._note_reused(number, outcome)
         cost = results.cost(self.events, number, outcome.get("stages", ()))
-        end = {"error": None, "scores": {}} | outcome | cost
+        paid = judging.paid(self.events, number)
+        end = {"error": None, "scores": {}} | outcome | cost | ({"cost": paid} if paid else {})
         self.note("trial_finished", trial=number, params=params, **end)
         self._tell(number, outcome)
 

@@ -11,13 +11,20 @@ from typing import Any
 import jinja2
 
 from data.store import write_atomically
-from sweeps import figures, results
+from sweeps import figures, judging, results
 from sweeps.balance import BalancePoint
+from sweeps.comparisons import OBJECTIVES, Comparison, alike, detectable
 from sweeps.config import SweepConfig
 from sweeps.ledger import Event
 
 
-def write(folder: Path, events: Sequence[Event], config: SweepConfig, chosen: BalancePoint | None) -> None:
+def write(
+    folder: Path,
+    events: Sequence[Event],
+    config: SweepConfig,
+    chosen: BalancePoint | None,
+    compared: Sequence[Comparison],
+) -> None:
     """Write `report.html`, and `front.png` and `tradeoff.png` where a trial was completed."""
     points = results.points(events)
     drawn: dict[str, str] = {}
@@ -42,6 +49,9 @@ def write(folder: Path, events: Sequence[Event], config: SweepConfig, chosen: Ba
         errors=[row for row in rows if row["error"]],
         figures=drawn,
         warnings=warnings(events, config),
+        judging=judging.bill(events),
+        apart=apart(compared),
+        compared=[c for c in compared if chosen and chosen.trial in c.trials],
         device_seconds=sum(row["device_seconds"] for row in rows),
         saved=sum(row["saved_device_seconds"] for row in rows),
         show=show,
@@ -57,8 +67,35 @@ def sentence(chosen: BalancePoint | None, config: SweepConfig) -> str:
     return (
         f"Balance point: {at} (trial {chosen.trial}), specialist {chosen.scores['specialist']:.3f}, "
         f"general {chosen.scores['general']:.3f}; {chosen.reason}; chosen again in {chosen.confidence:.0%} of the tables "
-        f"redrawn within their standard errors."
+        f"redrawn within their standard errors.{_alike(chosen)}"
     )
+
+
+def _alike(chosen: BalancePoint) -> str:
+    if not chosen.alike:
+        return ""
+    return f" {_trials(chosen.alike)} cannot be told apart from it on these items."
+
+
+def apart(compared: Sequence[Comparison]) -> list[str]:
+    """Which of the compared trials cannot be told apart, and how large a difference would have to be."""
+    pairs = alike(compared)
+    partners = {one: [sum(pair) - one for pair in pairs if one in pair] for one in sorted({t for pair in pairs for t in pair})}
+    told = [f"Trial {one} cannot be told apart from {', '.join(map(str, others))}." for one, others in partners.items()]
+    if compared and not pairs:
+        told.append("Each of the compared pairs is told apart by at least one objective.")
+    for objective in OBJECTIVES:
+        least = detectable(compared, objective)
+        if least == 0:
+            told.append(f"In {objective} all items changed alike: they cannot say how small a difference would be found.")
+        elif least is not None:
+            told.append(f"A difference in {objective} below {least:.3f} is missed more often than once in five comparisons.")
+    return told
+
+
+def _trials(numbers: Sequence[int]) -> str:
+    named = ", ".join(map(str, numbers))
+    return f"Trial {named}" if len(numbers) == 1 else f"Trials {named}"
 
 
 def warnings(events: Sequence[Event], config: SweepConfig) -> list[str]:
@@ -66,12 +103,7 @@ def warnings(events: Sequence[Event], config: SweepConfig) -> list[str]:
     told = []
     if unsandboxed(config):
         told.append("Model-written code was run with process limits but WITHOUT a sandbox (allow_unsandboxed_code).")
-    judges = {name: judge for e in results.trials(events) for name, judge in (e.get("judges") or {}).items()}
-    for name, judge in sorted(judges.items()):
-        if name == "mt_bench":
-            told.append(f"The column mt_bench was rated by {judge!r}, which looks at form only: it is no MT-Bench score.")
-        else:
-            told.append(f"The column {name} was rated by the {judge}, a fixed rule.")
+    told += judging.warnings(events)
     if any(benchmark.limit for benchmark in config.evaluate.benchmarks.values()):
         told.append("Scores come from the first items of each benchmark only (limit).")
     if any(0 in (e.get("stderr") or {}).values() for e in results.trials(events)):

@@ -2,6 +2,7 @@
 
 import json
 from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -11,7 +12,9 @@ import pyarrow.parquet as parquet
 import yaml
 
 from data.store import write_atomically
+from sweeps import comparisons
 from sweeps.balance import BalancePoint, Point, choose, plain
+from sweeps.comparisons import Comparison
 from sweeps.config import SweepConfig
 from sweeps.ledger import Event
 from sweeps.loading import with_params
@@ -81,20 +84,24 @@ def points(events: Sequence[Event]) -> list[Point]:
     ]
 
 
-def write(folder: Path, events: Sequence[Event], config: SweepConfig) -> BalancePoint | None:
-    """Write the tables, `balance.json` and `best.yaml`; the balance point, None where no trial can be chosen."""
+def write(folder: Path, events: Sequence[Event], config: SweepConfig) -> tuple[BalancePoint | None, list[Comparison]]:
+    """Write the tables, `balance.json` and `best.yaml`; the balance point, None where no trial can be chosen, and which
+    trials can be told apart."""
     table = pa.Table.from_pylist(rows(events, config), schema=_schema(config))
     parquet.write_table(table, folder / "trials.parquet")
     csv.write_csv(table, folder / "trials.csv", csv.WriteOptions(quoting_style="needed"))
+    completed = points(events)
     try:
-        chosen = choose(points(events), config.balance)
+        chosen = choose(completed, config.balance)
     except ValueError as nothing:
         _write_json(folder / "balance.json", {"trial": None, "reason": str(nothing)})
         (folder / "best.yaml").unlink(missing_ok=True)
-        return None
+        return None, comparisons.compare(folder, config, completed, None)
+    compared = comparisons.compare(folder, config, completed, chosen.trial)
+    chosen = replace(chosen, alike=comparisons.alike_to(compared, chosen.trial))
     _write_json(folder / "balance.json", plain(chosen))
     write_atomically(folder / "best.yaml", best(config, chosen).encode())
-    return chosen
+    return chosen, compared
 
 
 def best(config: SweepConfig, chosen: BalancePoint) -> str:

@@ -25,12 +25,15 @@ from sweeps.recorder import Recorder
 def sweep(config: SweepConfig, progress: Progress, address: str | None = None) -> BalancePoint | None:
     """Run or continue a sweep; the balance point, None where no trial was completed.
 
-    Raises Changed, Held, SourceUnusable, TooManyBadRows, ItemsUnusable or sandbox.Escaped before anything is started.
+    Before anything is started it raises Changed, Held, SourceUnusable, TooManyBadRows, ItemsUnusable, JudgeUnusable or
+    sandbox.Escaped.
     """
     folder = lineage.run_folder(config)
     known = lineage.identities(config)
     inputs.refuse_changes(folder, config, known)
     inputs.try_benchmarks(config)
+    for note in inputs.notes(config):
+        progress.say(note)
     inputs.prepare_sources(config, progress)
     with Hold(folder, progress.say):
         write_config(folder, config)
@@ -105,8 +108,8 @@ def _search(config: SweepConfig, known: Identities, recorder: Recorder, progress
 def conclude(folder: Path, config: SweepConfig) -> BalancePoint | None:
     """Write tables, balance point and report from the ledger alone."""
     events = read_ledger(folder / "ledger.jsonl")
-    chosen = results.write(folder, events, config)
-    report.write(folder, events, config, chosen)
+    chosen, compared = results.write(folder, events, config)
+    report.write(folder, events, config, chosen, compared)
     return chosen
 
 

@@ -43,13 +43,16 @@ def train_stage(job: StageJob, resources: ResourcesConfig, graph: Any) -> Record
 def evaluate_checkpoint(lineage: Lineage, devices: float) -> Record:
     """Score the last checkpoint of a lineage; the record holds the scores by benchmark."""
     from evaluators.evaluate import evaluate
+    from evaluators.judge.cost import judging, total
 
     started = time.time()
     store = Store(lineage.jobs[-1].store)
     record: Record = {"stage": lineage.keys[-1]}
     with store.writing(EVALUATIONS, lineage.evaluation, record) as folder:
         model = str(store.fetch(KIND, lineage.keys[-1]))
-        record["scores"] = evaluate(model, lineage.evaluate, folder, lineage.trust_remote_code)
+        record["scores"] = evaluate(model, lineage.evaluate, folder, lineage.trust_remote_code, store)
+        if costs := judging(record["scores"]):
+            record["cost"] = total(costs)
         record["device_seconds"] = devices * (time.time() - started)
     return record
 

@@ -65,6 +65,7 @@ def objectives(config: SweepConfig, scores: Mapping[str, Mapping[str, Any]]) -> 
         told[f"{role}_stderr"] = sum((weights[n] * errors[n]) ** 2 for n in weights) ** 0.5 / total
     told["stderr"] = {n: s["stderr"] for n, s in scores.items()}
     told["extras"] = {n: s["extras"] for n, s in scores.items() if s["extras"]}
+    told["items"] = {n: s["items"] for n, s in scores.items()}
     told["judges"] = {n: s["judge"] for n, s in scores.items() if s["judge"]}
     return told
 
