@@ -43,14 +43,17 @@ TEMPLATE = (
 def main() -> None:
     """Print tokens a second, the ratio, the share of token slots that is used, and memory."""
     options = argparse.ArgumentParser(description=__doc__)
-    options.add_argument("--paper", action="store_true", help="prepare 216,224 conversations and print peak memory")
+    options.add_argument("--paper", nargs="?", type=float, const=1.0, help="share of the paper's 216,224 conversations")
     options.add_argument("--processes", type=int, default=parallel.cores())
     given = options.parse_args()
     words = _words()
     with tempfile.TemporaryDirectory() as folder:
         work = Path(folder)
         _tokenizer(words, work / "tokenizer")
-        (_paper if given.paper else _beside_trl)(words, work, given.processes)
+        if given.paper:
+            _paper(words, work, given.processes, {kind: round(given.paper * count) for kind, count in SIZES.items()})
+        else:
+            _beside_trl(words, work, given.processes)
 
 
 def _beside_trl(words: list[str], work: Path, processes: int) -> None:
@@ -140,25 +143,25 @@ def _use(lengths: list[int], packing: bool, rows: int) -> float:
     return sum(lengths) / sum(collate(examples, share[0], 0).input_ids.numel() for share in passes)
 
 
-def _paper(words: list[str], work: Path, processes: int) -> None:
+def _paper(words: list[str], work: Path, processes: int, sizes: dict[str, int]) -> None:
     """Prepare as many conversations as the paper trains on, and watch this process and its children."""
-    for kind, count in SIZES.items():
+    for kind, count in sizes.items():
         with (work / f"{kind}.jsonl").open("w") as file:
             file.writelines(json.dumps({"messages": talk}) + "\n" for talk in talks(kind, count, words))
     store, started, watch = Store(str(work / "paper")), time.monotonic(), _Watch()
     with watch:
-        for kind in SIZES:
+        for kind in sizes:
             config = SourceConfig(path=str(work / f"{kind}.jsonl"), format="messages", role="general")
             tell = partial(print, f"  {kind}:", flush=True)
             record = prepare.prepare(config, "bench", partial(_open, work), LENGTH, store, tell=tell, processes=processes)
             print(
                 f"  {kind}: {record['used']:,} of {record['rows']:,} rows, {record['tokens']:,} tokens", record["quarantined"]
             )
-    seconds, text = time.monotonic() - started, sum((work / f"{kind}.jsonl").stat().st_size for kind in SIZES)
-    print(f"paper's size: {sum(SIZES.values()):,} conversations, {text / 1e6:,.0f} MB, {seconds:.0f} s")
+    seconds, text = time.monotonic() - started, sum((work / f"{kind}.jsonl").stat().st_size for kind in sizes)
+    print(f"paper's size: {sum(sizes.values()):,} conversations, {text / 1e6:,.0f} MB, {seconds:.0f} s")
     print(f"  peak memory of all processes {watch.peak / 2**20:.0f} MiB (target: below 1024)")
     started = time.monotonic()
-    for kind in SIZES:
+    for kind in sizes:
         config = SourceConfig(path=str(work / f"{kind}.jsonl"), format="messages", role="general")
         prepare.prepare(config, "bench", partial(_open, work), LENGTH, store)
     print(f"  again, from the store: {time.monotonic() - started:.2f} s; {conversations.KIND} and {prepare.KIND} were there")
