@@ -1,6 +1,7 @@
 """Launching a stage: which failures are survived, and how."""
 
 import dataclasses
+import functools
 import time
 
 import pytest
@@ -26,6 +27,7 @@ def memory_for(monkeypatch):
     def limit(rows):
         forward = LlamaForCausalLM.forward
 
+        @functools.wraps(forward)
         def limited(self, input_ids, **more):
             if len(input_ids) > rows and input_ids.shape[1] > 16:
                 raise torch.OutOfMemoryError(f"CUDA out of memory: {len(input_ids)} rows")
