@@ -106,8 +106,12 @@ def test_rows_one_behind_the_other_give_the_same_loss(monkeypatch):
     assert flat.input_ids.shape == (1, sum(len(example["input_ids"]) for example in EXAMPLES))
 
 
-def test_a_worker_without_rows_adds_nothing_to_the_loss():
-    assert summed_loss(Engine(MODELS["llama"]()), EXAMPLES, []).item() == 0
+def test_a_worker_without_rows_takes_part_with_gradients_of_zero():
+    model = MODELS["llama"]()
+    found = summed_loss(Engine(model), EXAMPLES, [])
+    found.backward()
+    assert found.item() == 0
+    assert all(p.grad is not None and not p.grad.any() for p in model.parameters())
 
 
 def test_a_model_in_which_packed_examples_see_each_other_is_refused():

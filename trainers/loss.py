@@ -26,11 +26,8 @@ def summed_loss(running: Any, examples: Sequence[Example], rows: Sequence[Sequen
     batch = collate(examples, rows, padding=0, flat=_flash(running.module))
     followed = batch.labels[:, 1:] != IGNORED  # the positions whose next token is learned
     targets = batch.labels[:, 1:][followed]
-    wanted = torch.nn.functional.pad(followed, (0, 1))
-    if not len(targets):  # a worker without rows: still a forward pass, of one token, for the gradient exchange
-        wanted[0, 0], targets = True, torch.tensor([IGNORED])
-    logits = _logits(running, batch, wanted).float()
-    return torch.nn.functional.cross_entropy(logits, targets.to(logits.device), ignore_index=IGNORED, reduction="sum")
+    logits = _logits(running, batch, torch.nn.functional.pad(followed, (0, 1))).float()
+    return torch.nn.functional.cross_entropy(logits, targets.to(logits.device), reduction="sum")
 
 
 def seed_dropout(seed: int, step: int) -> None:
