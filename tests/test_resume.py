@@ -5,10 +5,12 @@ import os
 
 import pytest
 import torch
+from safetensors.torch import load_file
 
 from cut_stages import STEPS, apart, every_step_is_told, make, maker, points, stopped, weights, whole
 from data.store import Store
 from trainers import watch
+from trainers.config import LoraConfig
 from trainers.examples import Examples
 from trainers.job import KIND, RESUME, RUNGS
 from trainers.loop import train_stage
@@ -192,3 +194,16 @@ def test_a_stage_in_a_bucket_is_cut_off_and_goes_on_the_same(bucket, whole, monk
     assert apart(weights(job), whole()[1]) == 0
     assert not Store(job.store).keys(RESUME)
     assert not list(tmp_path.rglob("*optim_states.pt"))  # what was read is not kept
+
+
+@pytest.mark.parametrize("zero", [2, *(pytest.param(z, marks=pytest.mark.slow) for z in (0, 1, 3))])
+def test_an_adapter_that_was_cut_off_goes_on_exactly(make, zero):
+    lora = LoraConfig(rank=4, alpha=8, dropout=0.1)
+    job, undisturbed = make(f"adapter-{zero}", zero=zero, lora=lora), make(f"whole-adapter-{zero}", zero=zero, lora=lora)
+    train_stage(undisturbed)
+    point = stopped(job, 4)
+    kept = Store(job.store).fetch(RESUME, f"{job.key}-{point}")
+    assert sum(file.stat().st_size for file in kept.rglob("*.pt")) < 400_000  # the frozen weights are not in it
+    assert train_stage(job)["notes"] == [f"continued from step {point}"]
+    files = [Store(job.store).fetch(KIND, key) / "adapter_model.safetensors" for key in (job.key, undisturbed.key)]
+    assert apart(*map(load_file, files)) == 0
