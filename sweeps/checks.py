@@ -82,9 +82,11 @@ def _source_paths(values: Values) -> Iterator[Problem]:
 
 def _benchmark_paths(values: Values) -> Iterator[Problem]:
     for name, benchmark in _entries(values, "evaluate").items():
-        path = benchmark.get("path")
-        if isinstance(path, str) and not is_file(path):
-            yield Problem(f"evaluate.{name}.path", path, "no such file; give the benchmark's items")
+        hub = name == "gsm8k"  # the one that can be read from there
+        for field in [field for field in benchmark if field.endswith("path")]:
+            path = benchmark[field]
+            if isinstance(path, str) and not is_file(path) and not (hub and sources.looks_like_hub_id(path)):
+                yield Problem(f"evaluate.{name}.{field}", path, "no such file; give the benchmark's items")
 
 
 def _model(values: Values) -> Iterator[Problem]:

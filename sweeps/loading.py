@@ -119,7 +119,7 @@ def _expand(values: Any, key: str = "") -> Any:
     """`${NAME}` and `${NAME:-default}` in the paths of a configuration; nowhere else, so that no secret gets in."""
     if isinstance(values, Mapping):
         return {name: _expand(value, str(name)) for name, value in values.items()}
-    if isinstance(values, str) and key == "path":
+    if isinstance(values, str) and key.endswith("path"):
         return VARIABLE.sub(lambda found: os.environ.get(found[1]) or found[2] or found[0], values)
     return values
 
