@@ -67,11 +67,6 @@ def identities(config: EvaluateConfig) -> dict[str, Identity]:
     return {name: _identity(config, name, settings) for name, settings in config.benchmarks.items()}
 
 
-def held_out(config: EvaluateConfig) -> list[str]:
-    """Questions of benchmarks that are slices of training data: no training source may hold them, with whatever answer."""
-    return [question for benchmark in benchmarks(config).values() for question in benchmark.held_out()]
-
-
 def _identity(config: EvaluateConfig, name: str, settings: BenchmarkConfig) -> Identity:
     built, path = benchmark(config, name), getattr(settings, "path", None)
     how = {"max_new_tokens": built.max_new_tokens, "sampling": asdict(built.sampling)}
