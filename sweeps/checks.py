@@ -11,7 +11,7 @@ from typing import Any
 from pydantic import TypeAdapter, ValidationError
 
 from data import sources
-from evaluators.config import FILE_FIELDS
+from evaluators.config import names_file
 from sweeps.config import Parameter, SweepConfig
 from sweeps.dotted import with_value
 from trainers.config import TrainConfig
@@ -50,7 +50,7 @@ def _mapping(values: Values, *path: str) -> dict[str, Any]:
     return dict(values) if isinstance(values, Mapping) else {}
 
 
-def _entries(values: Values, *path: str) -> dict[str, dict[str, Any]]:
+def entries(values: Values, *path: str) -> dict[str, dict[str, Any]]:
     return {str(name): dict(v) for name, v in _mapping(values, *path).items() if isinstance(v, Mapping)}
 
 
@@ -71,7 +71,7 @@ def is_there(path: str) -> bool:
 
 
 def _source_paths(values: Values) -> Iterator[Problem]:
-    for name, source in _entries(values, "sources").items():
+    for name, source in entries(values, "sources").items():
         path = source.get("path")
         if not isinstance(path, str) or not path:
             continue
@@ -81,11 +81,12 @@ def _source_paths(values: Values) -> Iterator[Problem]:
             yield Problem(f"sources.{name}.path", path, "no such file or folder; give one, a hub id or toy:math|code|chat")
 
 
-def _benchmark_paths(values: Values) -> Iterator[Problem]:
-    for name, benchmark in _entries(values, "evaluate").items():
-        for field in sorted(FILE_FIELDS & benchmark.keys()):
+def benchmark_paths(values: Values) -> Iterator[Problem]:
+    for name, benchmark in entries(values, "evaluate").items():
+        hub = name == "gsm8k"  # the one that can be read from there
+        for field in filter(names_file, benchmark):
             path = benchmark[field]
-            if isinstance(path, str) and not is_file(path):
+            if isinstance(path, str) and not is_file(path) and not (hub and sources.looks_like_hub_id(path)):
                 what = "items" if field == "path" else field.replace("_", " ")
                 yield Problem(f"evaluate.{name}.{field}", path, f"no such file; give the benchmark's {what}")
         judge = _mapping(benchmark, "judge").get("path")
@@ -108,7 +109,7 @@ def _model(values: Values) -> Iterator[Problem]:
 
 def _strategy(values: Values) -> Iterator[Problem]:
     strategy = values.get("strategy", "dmt")
-    given = [s.get("role") for s in _entries(values, "sources").values() if s.get("fraction", 1) not in (0, "0")]
+    given = [s.get("role") for s in entries(values, "sources").values() if s.get("fraction", 1) not in (0, "0")]
     for role in NEEDED.get(strategy, ()) if isinstance(strategy, str) else ():
         if role not in given:
             yield Problem("strategy", strategy, f"needs a source with role {role} and a fraction above 0")
@@ -137,7 +138,7 @@ def _stages(values: Values) -> Iterator[Problem]:
 
 
 def _benchmarks(values: Values) -> Iterator[Problem]:
-    benchmarks = _entries(values, "evaluate")
+    benchmarks = entries(values, "evaluate")
     searched = _mapping(values, "search", "space")
     given = [benchmark.get("role") for benchmark in benchmarks.values()]
     for role in ("specialist", "general") if benchmarks or searched else ():
@@ -216,7 +217,7 @@ CHECKS: tuple[Callable[[Values], Iterator[Problem]], ...] = (
     _source_paths,
     _strategy,
     _stages,
-    _benchmark_paths,
+    benchmark_paths,
     _benchmarks,
     _space,
     _storage,
