@@ -1,10 +1,11 @@
 """Errors and differences: closed forms, scipy, and what only a paired test sees."""
 
 import math
+from random import Random
 
 import numpy as np
 import pytest
-from hypothesis import given, settings
+from hypothesis import example, given, settings
 from hypothesis import strategies as st
 from scipy import stats
 
@@ -197,6 +198,7 @@ categories = st.lists(st.sampled_from("abcdefgh"), min_size=1, max_size=60)
 
 
 @settings(max_examples=60)
+@example(["a"] * 40 + list("bcdefgh"), 24, 30, Random(1))
 @given(categories, st.integers(1, 60), st.integers(1, 60), st.randoms())
 def test_subsets_are_nested_stratified_and_do_not_depend_on_the_order(labels, n, m, random):
     items = [Item(str(i), ("?",), category=label) for i, label in enumerate(labels)]
