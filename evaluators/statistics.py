@@ -20,6 +20,8 @@ LEVEL = 0.95
 POWER = 0.8
 """The chance with which a difference counts as found."""
 DRAWS = 10_000
+FLAT = 1e-9
+"""An error, as a share of the difference, that is only rounding."""
 Floats = NDArray[np.float64]
 
 
@@ -179,11 +181,10 @@ def unit_error(stderr: float, scale: Scale) -> float:
 def _tested(value: float, stderr: float, dof: float) -> Difference:
     from scipy.special import stdtr, stdtrit
 
-    if stderr == 0 or dof <= 0:  # nothing varies, or nothing is known of how it does
-        certain = stderr == 0 and dof > 0
-        p = float(value == 0) if certain else 1.0
-        reach = 0.0 if certain else float("inf")
-        return Difference(value, stderr, dof, value - reach, value + reach, p)
+    if dof <= 0:  # a single question says nothing of how questions vary
+        return Difference(value, stderr, dof, -float("inf"), float("inf"), 1.0)
+    if stderr <= FLAT * abs(value):  # all questions differ alike: what is left is the chance that all signs agree
+        return Difference(value, 0.0, dof, value, value, 2.0**-dof if value else 1.0)
     reach = float(stdtrit(dof, (1 + LEVEL) / 2)) * stderr
     return Difference(value, stderr, dof, value - reach, value + reach, 2 * float(stdtr(dof, -abs(value) / stderr)))
 

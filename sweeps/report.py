@@ -86,7 +86,9 @@ def apart(compared: Sequence[Comparison]) -> list[str]:
         told.append("Each of the compared pairs is told apart by at least one objective.")
     for objective in OBJECTIVES:
         least = detectable(compared, objective)
-        if least is not None:
+        if least == 0:
+            told.append(f"In {objective} all items changed alike: they cannot say how small a difference would be found.")
+        elif least is not None:
             told.append(f"A difference in {objective} below {least:.3f} is missed more often than once in five comparisons.")
     return told
 
