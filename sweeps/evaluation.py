@@ -35,7 +35,7 @@ LOST = (RayActorError, WorkerCrashedError, OutOfMemoryError)
 
 @dataclass
 class Bill:
-    """Device-seconds that an evaluation has held, failed attempts included, and chunks that were lost on the way."""
+    """Device-seconds of one evaluation by one benchmark, failed attempts included, and chunks that were lost on the way."""
 
     seconds: float = 0.0
     lost: int = 0
@@ -122,10 +122,15 @@ class Generators:
 
     async def evaluate(self, order: Order, generated: bool, bill: Bill) -> Record:
         """The record of an evaluation. A generation that the store holds is scored as it is."""
-        before = bill.seconds
         refs, about = ([], {}) if generated else await self._generated(order, bill)
-        about |= {"benchmark": order.name, "device_seconds": bill.seconds - before, "lost": bill.lost}
+        about |= {"benchmark": order.name, "device_seconds": bill.seconds, "lost": bill.lost}
         return await self._scored(order, about, refs, bill)
+
+    async def close(self) -> None:
+        """End every actor."""
+        for worker in list(self._workers):
+            worker.cancel()
+        await asyncio.gather(*self._workers, return_exceptions=True)
 
     async def _generated(self, order: Order, bill: Bill) -> tuple[list[Any], dict[str, Any]]:
         """References to the answers of each chunk, and what answered."""
