@@ -28,6 +28,7 @@ faults: install  ## kill, interrupt and watch what is left
 
 bench: install  ## speed beside a peer in the same run
 	$(BIN)/python tests/bench/sandbox.py
+	$(BIN)/python tests/bench/generate.py
 
 lint: install
 	$(BIN)/ruff check .

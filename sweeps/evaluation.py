@@ -36,17 +36,18 @@ LOST = (RayActorError, WorkerCrashedError, OutOfMemoryError)
 
 @dataclass
 class Bill:
-    """Device-seconds that an evaluation has held, failed attempts included, chunks that were lost on the way, and what judges
-    were paid."""
+    """Device-seconds of one evaluation by one benchmark, failed attempts included, chunks that were lost on the way, and what
+    judges were paid."""
 
     seconds: float = 0.0
     lost: int = 0
     judging: list[dict[str, Any]] = field(default_factory=list)
 
-    @property
-    def cost(self) -> dict[str, Any] | None:
-        """What judges were paid in all, None where none was asked."""
-        return total(self.judging) if self.judging else None
+
+def spent(bills: Sequence[Bill]) -> dict[str, Any]:
+    """The bills of a rung as events tell them: device-seconds, and the cost of judges, None where none was asked."""
+    judging = [cost for bill in bills for cost in bill.judging]
+    return {"device_seconds": sum(bill.seconds for bill in bills), "cost": total(judging) if judging else None}
 
 
 @dataclass
@@ -130,9 +131,8 @@ class Generators:
 
     async def evaluate(self, order: Order, generated: bool, bill: Bill) -> Record:
         """The record of an evaluation. A generation that the store holds is scored as it is."""
-        before = bill.seconds
         refs, about = ([], {}) if generated else await self._generated(order, bill)
-        about |= {"benchmark": order.name, "device_seconds": bill.seconds - before, "lost": bill.lost}
+        about |= {"benchmark": order.name, "device_seconds": bill.seconds, "lost": bill.lost}
         try:
             record = await self._scored(order, about, refs, bill)
         except Exception as error:
@@ -140,6 +140,12 @@ class Generators:
             raise
         bill.judging += filter(None, [record.get("cost")])
         return record
+
+    async def close(self) -> None:
+        """End every actor."""
+        for worker in list(self._workers):
+            worker.cancel()
+        await asyncio.gather(*self._workers, return_exceptions=True)
 
     async def _generated(self, order: Order, bill: Bill) -> tuple[list[Any], dict[str, Any]]:
         """References to the answers of each chunk, and what answered."""

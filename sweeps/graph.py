@@ -16,7 +16,7 @@ from typing import Any
 import ray
 
 from data.store import Record
-from sweeps.evaluation import Bill, Generators
+from sweeps.evaluation import Bill, Generators, spent
 from sweeps.ledger import told
 from sweeps.lineage import Lineage, Order, merged
 from sweeps.slots import Slots
@@ -91,18 +91,19 @@ class StageGraph:
         """The scores of all benchmarks. Each is published as soon as it is there, whatever becomes of the others."""
         about = {"key": lineage.keys[-1], "fraction": 1.0, "trial": trial, "evaluations": lineage.evaluations}
         self._note("rung_started", about)
-        bill = Bill()
-        made = await asyncio.gather(*(self._benchmark(o, known, bill) for o in lineage.orders), return_exceptions=True)
+        bills = [Bill() for _ in lineage.orders]
+        making = (self._benchmark(*one, known) for one in zip(lineage.orders, bills, strict=True))
+        made = await asyncio.gather(*making, return_exceptions=True)
         for error in made:
             if isinstance(error, BaseException):
-                self._note("rung_failed", about, device_seconds=bill.seconds, error=reason(error), cost=bill.cost)
+                self._note("rung_failed", about, **spent(bills), error=reason(error))
                 raise error
-        spent = {"device_seconds": bill.seconds, "cost": bill.cost}  # on this rung; others may have paid for parts of it
-        record: Record = merged(one for one in made if isinstance(one, dict)) | spent
+        # What others have paid for parts of this rung is on their bills.
+        record: Record = merged(one for one in made if isinstance(one, dict)) | spent(bills)
         self._note("rung_finished", about, **told(record))
         return record
 
-    async def _benchmark(self, order: Order, known: Known, bill: Bill) -> Record:
+    async def _benchmark(self, order: Order, bill: Bill, known: Known) -> Record:
         generated = order.generation in known.records
         return await self._once(order.evaluation, known, lambda: self._generators.evaluate(order, generated, bill))
 

@@ -42,9 +42,9 @@ def choose(scores: Any, draws: Sequence[Draw]) -> tuple[list[int], list[bool]]:
         scores = scores.clone()
         for i in sampled:
             scores[i], near[i], edge[i] = _drawn(scores[i], near[i], draws[i])
-    best = scores.topk(2)
-    close = (best.values[:, 0] - best.values[:, 1] <= near) | edge
-    return best.indices[:, 0].tolist(), close.tolist()
+    best = scores.topk(2).values
+    close = (best[:, 0] - best[:, 1] <= near) | edge
+    return scores.argmax(-1).tolist(), close.tolist()  # of equal scores the first, as `generate` chooses
 
 
 def _drawn(scores: Any, near: Any, draw: Draw) -> tuple[Any, Any, Any]:

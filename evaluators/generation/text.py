@@ -1,6 +1,7 @@
 """Between text and tokens: the prompt of a request, where an answer ends, and the text of it."""
 
 from collections.abc import Sequence
+from itertools import islice
 from typing import Any
 
 from data.tokens import render
@@ -14,6 +15,7 @@ class Text:
     def __init__(self, tokenizer: Any, model: Any) -> None:
         self._tokenizer = tokenizer
         self.ends = _ends(tokenizer, model)
+        self._silent = set(tokenizer.all_special_ids)
         self._positions: int | None = getattr(model.config, "max_position_embeddings", None)
         known = (tokenizer.pad_token_id, *sorted(self.ends), 0)
         self.pad: int = next(token for token in known if token is not None)
@@ -35,9 +37,16 @@ class Text:
         """Whether an answer has come to its end with its last token."""
         if said[-1] in self.ends or len(said) >= request.max_new_tokens:
             return True
-        # A stop string spans at most as many tokens as it has bytes; the whole text decides, the tail only asks.
-        tail = said[-(max(len(stop.encode()) for stop in request.stops) + 1) :] if request.stops else []
-        return _stop(self._decoded(tail), request.stops) is not None and _stop(self._decoded(said), request.stops) is not None
+        # The whole text decides; the last tokens, which are cheap to look at, only ask.
+        return self._stopped(self._tail(said, request.stops), request) and self._stopped(said, request)
+
+    def _stopped(self, said: Sequence[int], request: Request) -> bool:
+        return _stop(self._decoded(said), request.stops) is not None
+
+    def _tail(self, said: Sequence[int], stops: Sequence[str]) -> list[int]:
+        """The last tokens that have text: a stop string spans at most as many as it has bytes."""
+        longest = max((len(stop.encode()) + 1 for stop in stops), default=0)
+        return list(islice((token for token in reversed(said) if token not in self._silent), longest))[::-1]
 
     def cut(self, said: Sequence[int], request: Request) -> list[int]:
         """An answer up to the token that ends it, from an engine that may have gone on."""
