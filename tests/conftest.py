@@ -5,7 +5,11 @@ import subprocess
 import sys
 from pathlib import Path
 
+import hypothesis
 import pytest
+
+hypothesis.settings.register_profile("untimed", deadline=None)  # a busy machine is no fault of what is tested
+hypothesis.settings.load_profile("untimed")
 
 ROOT = Path(__file__).parents[1]
 BENCHMARKS = Path(os.environ.get("FULCRUM_BENCHMARKS", ROOT.parent / "shared" / "benchmarks"))
