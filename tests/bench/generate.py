@@ -23,7 +23,7 @@ from data.checkpoints import Checkpoint, in_folder, name_base
 from evaluators.generation.interface import Request
 from evaluators.generation.local import Transformers
 
-ROUNDS, PROMPTS, BATCH, LENGTH = 3, 96, 32, 192
+ROUNDS, PROMPTS, BATCH, LENGTH = 3, 64, 16, 160
 SHAPE = {"hidden_size": 256, "intermediate_size": 704, "num_hidden_layers": 4, "num_attention_heads": 4,
     "num_key_value_heads": 4, "max_position_embeddings": 1024}  # fmt: skip
 COLD = """
