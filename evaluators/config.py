@@ -1,7 +1,7 @@
 """Configuration of the benchmarks of a sweep."""
 
 from collections.abc import Mapping
-from typing import Literal, Self
+from typing import Any, ClassVar, Literal, Self
 
 from pydantic import Field, model_validator
 
@@ -13,6 +13,11 @@ CODE_BENCHMARKS = ("humaneval", "toy_code")
 
 
 class BenchmarkConfig(Frozen):
+    FILES: ClassVar[tuple[str, ...]] = ()
+    """Fields that name a file: what it holds counts, not where it lies."""
+    NOT_THE_SCORE: ClassVar[dict[str, Any]] = {"role": True, "weight": True}
+    """Fields, with those inside of them, that leave every score as it is."""
+
     role: Role
     """specialist or general: the objective that this score enters."""
     weight: float = Field(default=1.0, gt=0)
@@ -24,6 +29,8 @@ class BenchmarkConfig(Frozen):
 
 
 class Gsm8kConfig(BenchmarkConfig):
+    FILES = ("path", "shots_path")
+
     path: str = Field(min_length=1)
     """JSON-lines file with `question` and `answer`, or a hub id. Split dev takes the training set's, test the test set's."""
     split: Literal["dev", "test"] = "dev"
@@ -55,6 +62,8 @@ class Gsm8kConfig(BenchmarkConfig):
 
 
 class HumanEvalConfig(BenchmarkConfig):
+    FILES = ("path",)
+
     path: str
     """HumanEval.jsonl or HumanEval.jsonl.gz."""
     max_new_tokens: int = Field(default=512, ge=1)
@@ -82,6 +91,8 @@ class HumanEvalConfig(BenchmarkConfig):
 
 
 class MtBenchConfig(BenchmarkConfig):
+    FILES = ("path",)
+
     path: str
     """FastChat's question.jsonl."""
     judge: Literal["offline-rules"] = "offline-rules"

@@ -138,10 +138,14 @@ def absolute(config: SweepConfig) -> SweepConfig:
     """The configuration with absolute paths, for processes that work in another folder. It has the same keys."""
     values = config.model_dump()
     values["storage"] = str(local(config.storage))
-    for entry in (values["model"], *values["sources"].values(), *values["evaluate"].values()):
-        for name, value in entry.items() if isinstance(entry, dict) else ():
-            if name.endswith("path") and value and Path(value).exists():
-                entry[name] = str(Path(value).resolve())
+    files = {name: benchmark.FILES for name, benchmark in config.evaluate.benchmarks.items()}
+    entries: list[tuple[dict[str, Any], tuple[str, ...]]] = [(values["model"], ("path",))]
+    entries += [(source, ("path",)) for source in values["sources"].values()]
+    entries += [(values["evaluate"][name], fields) for name, fields in files.items()]
+    for entry, fields in entries:
+        for field in fields:
+            if entry.get(field) and Path(entry[field]).exists():
+                entry[field] = str(Path(entry[field]).resolve())
     return SweepConfig.model_validate(values)
 
 
