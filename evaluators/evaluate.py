@@ -6,18 +6,16 @@ generates nothing again.
 """
 
 from dataclasses import asdict, dataclass
-from pathlib import Path
 from typing import Any
 
 from data.fingerprint import digest
-from data.sources import looks_like_hub_id
 from data.store import Store
 from evaluators.benchmark import Benchmark
 from evaluators.config import CODE_BENCHMARKS, JUDGED_BENCHMARKS, BenchmarkConfig, EvaluateConfig
 from evaluators.generation import engines
 from evaluators.gsm8k import Gsm8k
 from evaluators.humaneval import HumanEval
-from evaluators.items import named
+from evaluators.items import named, on_the_hub
 from evaluators.mt_bench import MtBench
 from evaluators.toy import ToyChat, ToyCode, ToyMath
 
@@ -74,17 +72,18 @@ def identities(config: EvaluateConfig) -> dict[str, Identity]:
 
 
 def _identity(config: EvaluateConfig, name: str, settings: BenchmarkConfig) -> Identity:
-    built, path = benchmark(config, name), getattr(settings, "path", None)
+    built = benchmark(config, name)
+    files = {field: path for field in settings.FILES if (path := getattr(settings, field))}
     how = {"max_new_tokens": built.max_new_tokens, "sampling": asdict(built.sampling)}
     how |= {"engine": engines.identity(config.engine), "version": GENERATION_VERSION}
-    scored = {k: v for k, v in settings.model_dump(exclude=settings.NOT_THE_SCORE).items() if k not in settings.FILES}
+    told = settings.model_dump(exclude=settings.NOT_THE_SCORE)
+    scored = {field: value for field, value in told.items() if field not in settings.FILES}
     unsandboxed = config.allow_unsandboxed_code if name in CODE_BENCHMARKS else None
     scoring: dict[str, Any] = {"benchmark": name, "settings": scored, "unsandboxed": unsandboxed, "version": VERSION}
-    if path is not None and not Path(path).exists() and looks_like_hub_id(path):
+    scoring |= {"files": {field: named(path) for field, path in files.items()}}
+    if any(on_the_hub(path) for path in files.values()):
         # Not loaded for its name alone: `plan` answers at once, and without a network.
-        return Identity(digest({"asked": scored | {"hub": path}, "how": how}), digest(scoring), None)
+        return Identity(digest({"asked": [scored, scoring["files"]], "how": how}), digest(scoring), None)
     items = built.items()
-    asked = [item.prompt for item in items]
-    files = {name: named(path) for name in settings.FILES if (path := getattr(settings, name))}
-    scoring |= {"items": files or [item.reference for item in items], "judge": built.judge}
-    return Identity(digest({"asked": asked, "how": how}), digest(scoring), len(items))
+    scoring |= {"judge": built.judge} if files else {"references": [item.reference for item in items], "judge": built.judge}
+    return Identity(digest({"asked": [item.prompt for item in items], "how": how}), digest(scoring), len(items))

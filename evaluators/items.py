@@ -32,8 +32,13 @@ def named(path: str) -> str:
     return folder_digest(Path(path)) if Path(path).exists() else f"hub:{path}"
 
 
+def on_the_hub(path: str) -> bool:
+    """Whether a path is no file here, but could be a hub id."""
+    return not Path(path).exists() and looks_like_hub_id(path)
+
+
 def _placed(path: str, split: str) -> Iterator[tuple[str, Any]]:
-    if not Path(path).exists() and looks_like_hub_id(path):
+    if on_the_hub(path):
         return _hub(path, split)
     return ((f"{path}:{line}", row) for line, row in read_jsonl(Path(path)))
 

@@ -18,7 +18,8 @@ from trainers.config import TrainConfig
 from trainers.keys import NOT_MATHS
 from trainers.recipe import NEEDED
 
-TAGS = {"grid", "choice", "uniform", "loguniform", "int", "knee", "floor", "weights", "offline", "asked"}
+TAGS = {"grid", "choice", "uniform", "loguniform", "int", "knee", "floor", "weights"}
+TAGS |= {"transformers", "continuous", "vllm", "openai", "offline", "asked"}
 """Names that pydantic adds to an error's path for the variant of a union."""
 
 
@@ -92,6 +93,21 @@ def benchmark_paths(values: Values) -> Iterator[Problem]:
         judge = _mapping(benchmark, "judge").get("path")
         if isinstance(judge, str) and not is_there(judge):
             yield Problem(f"evaluate.{name}.judge.path", judge, "no such folder; give the folder of the judge's model")
+
+
+def engine(values: Values) -> Iterator[Problem]:
+    """An engine whose environment is not there."""
+    python = _mapping(values, "evaluate", "engine").get("python")
+    if isinstance(python, str) and not is_file(python):
+        remedy = "no such interpreter; make an environment with `python -m venv DIR && DIR/bin/pip install vllm`"
+        yield Problem("evaluate.engine.python", python, remedy)
+
+
+def _server(values: Values) -> Iterator[Problem]:
+    chosen = _mapping(values, "evaluate").get("engine")
+    if chosen == "openai" or (isinstance(chosen, Mapping) and chosen.get("kind") == "openai"):
+        remedy = "a server cannot open what the sweep trains; use transformers here, or the server with `fulcrum evaluate`"
+        yield Problem("evaluate.engine.kind", "openai", remedy)
 
 
 def _model(values: Values) -> Iterator[Problem]:
@@ -218,6 +234,8 @@ CHECKS: tuple[Callable[[Values], Iterator[Problem]], ...] = (
     _strategy,
     _stages,
     benchmark_paths,
+    engine,
+    _server,
     _benchmarks,
     _space,
     _storage,

@@ -12,7 +12,7 @@ from data import sources
 from data.fingerprint import digest
 from data.prepare import prepared_key
 from evaluators import evaluate
-from evaluators.config import EvaluateConfig, names_file
+from evaluators.config import EvaluateConfig
 from evaluators.evaluate import Identity
 from evaluators.judge.cost import total
 from sweeps.config import SweepConfig
@@ -143,11 +143,16 @@ def absolute(config: SweepConfig) -> SweepConfig:
     """The configuration with absolute paths, for processes that work in another folder. It has the same keys."""
     values = config.model_dump()
     values["storage"] = str(local(config.storage))
-    judges = [benchmark.get("judge") for benchmark in values["evaluate"].values() if isinstance(benchmark, dict)]
-    for entry in (values["model"], *values["sources"].values(), *values["evaluate"].values(), *judges):
-        for name, value in entry.items() if isinstance(entry, dict) else ():
-            if names_file(name) and value and Path(value).exists():
-                entry[name] = str(Path(value).resolve())
+    files = {name: benchmark.FILES for name, benchmark in config.evaluate.benchmarks.items()}
+    entries: list[tuple[dict[str, Any], tuple[str, ...]]] = [(values["model"], ("path",))]
+    entries += [(source, ("path",)) for source in values["sources"].values()]
+    entries += [(values["evaluate"][name], fields) for name, fields in files.items()]
+    judges = (values["evaluate"][name].get("judge") for name in files)
+    entries += [(judge, ("path",)) for judge in judges if isinstance(judge, dict)]
+    for entry, fields in entries:
+        for name in fields:
+            if entry.get(name) and Path(entry[name]).exists():
+                entry[name] = str(Path(entry[name]).resolve())
     return SweepConfig.model_validate(values)
 
 

@@ -120,7 +120,7 @@ def _content(checkpoint: Checkpoint) -> str:
 
 
 def _check(values: Mapping[str, Any]) -> list[Problem]:
-    found = list(checks.benchmark_paths(values))
+    found = [*checks.benchmark_paths(values), *checks.engine(values)]
     if not checks.entries(values, "evaluate"):
         found.append(Problem("evaluate", "missing", "name at least one benchmark"))
     return found

@@ -25,7 +25,7 @@ KINDS = {
     "llama": {"tie_word_embeddings": True},
     "mistral": {"sliding_window": 16},
     "qwen3": {"head_dim": 16},
-    "gpt_neox": {"num_key_value_heads": 4},
+    "gpt2": {},
     "mamba": {"state_size": 8},
 }
 

@@ -4,10 +4,8 @@ All rows end in the same column; shorter ones have padding on their left, which 
 to grow makes a step copy one column, where transformers' own cache copies everything at every step.
 """
 
-from collections.abc import Sequence
 from typing import Any
 
-import torch
 from transformers.cache_utils import Cache, DynamicCache, DynamicLayer, DynamicSlidingWindowLayer
 
 ROOM = 64
@@ -31,19 +29,22 @@ class Columns(DynamicLayer):
         self.keys, self.values = self._keys[..., :end, :], self._values[..., :end, :]
         return self.keys, self.values
 
-    def keep(self, rows: Any, width: int) -> None:
-        """Keep some rows and the last `width` columns."""
-        self._set(self.keys[rows, :, -width:], self.values[rows, :, -width:])
-
-    def join(self, other: "Columns") -> None:
-        """Add the rows of another batch; the narrower of the two is padded on its left."""
-        width = max(self.get_seq_length(), other.get_seq_length())
-        both = zip(_widened(self, width), _widened(other, width), strict=True)
-        keys, values = (torch.cat(pair) for pair in both)
-        self._set(keys, values)
-
-    def _set(self, keys: Any, values: Any) -> None:
-        self._keys, self._values = self.keys, self.values = keys, values
+    def merged(self, rows: list[int], width: int, other: "Columns | None") -> "Columns":
+        """Some rows with their last `width` columns, and all of another batch; the narrower part is padded on its left."""
+        parts = [(self, rows, width)] if rows else []
+        parts += [(other, list(range(len(other.keys))), other.get_seq_length())] if other is not None else []
+        made, end = Columns(), max(columns for _, _, columns in parts)
+        shape = (sum(len(chosen) for _, chosen, _ in parts), self.keys.shape[1], end + ROOM, self.keys.shape[3])
+        # Zeros, because padding is masked by a weight of 0, and 0 times what happens to lie there may be no number.
+        made._keys, made._values = self.keys.new_zeros(shape), self.values.new_zeros((*shape[:3], self.values.shape[3]))
+        first = 0
+        for layer, chosen, columns in parts:
+            place = (slice(first, first + len(chosen)), slice(None), slice(end - columns, end))
+            made._keys[place], made._values[place] = layer.keys[chosen, :, -columns:], layer.values[chosen, :, -columns:]
+            first += len(chosen)
+        made.keys, made.values = made._keys[..., :end, :], made._values[..., :end, :]
+        made.is_initialized = True
+        return made
 
     def _grow(self, keys: Any, values: Any, held: int, columns: int) -> None:
         grown = [like.new_empty((*like.shape[:-2], columns, like.shape[-1])) for like in (keys, values)]
@@ -51,12 +52,6 @@ class Columns(DynamicLayer):
             grown[0][..., :held, :], grown[1][..., :held, :] = self.keys, self.values
         self._keys, self._values = grown
         self.is_initialized = True
-
-
-def _widened(layer: Columns, width: int) -> tuple[Any, Any]:
-    missing = width - layer.get_seq_length()
-    keys, values = (torch.nn.functional.pad(held, (0, 0, missing, 0)) for held in (layer.keys, layer.values))
-    return keys, values
 
 
 def serves(model: Any) -> bool:
@@ -72,13 +67,7 @@ def fresh(model: Any) -> Cache:
     return Cache(layers=[Columns() for _ in DynamicCache(config=model.config).layers])
 
 
-def keep(cache: Cache, rows: Sequence[int], width: int) -> None:
-    """Keep some rows of every layer and the last `width` columns."""
-    for layer in cache.layers:
-        layer.keep(list(rows), width)
-
-
-def join(cache: Cache, other: Cache) -> None:
-    """Add another batch's rows to every layer."""
-    for layer, more in zip(cache.layers, other.layers, strict=True):
-        layer.join(more)
+def merged(cache: Cache, rows: list[int], width: int, other: Cache | None) -> Cache:
+    """Some rows of a cache with their last `width` columns, and all rows of another."""
+    others = other.layers if other is not None else [None] * len(cache.layers)
+    return Cache(layers=[layer.merged(rows, width, more) for layer, more in zip(cache.layers, others, strict=True)])

@@ -20,7 +20,7 @@ from evaluators.generation.interface import Request
 Over = Callable[[list[int], Request], bool]
 """Whether the tokens of an answer end it: an end-of-sequence token, a stop string, or the longest length."""
 FREE = 4
-"""A batch is filled up when one in so many of its places is free: joining copies the cache."""
+"""A batch is filled up, or made smaller, when one in so many of its places is free."""
 
 
 @dataclass
@@ -32,6 +32,7 @@ class Row:
     prompt: list[int]
     draw: Draw
     said: list[int] = field(default_factory=list)
+    ended: bool = False
 
     @property
     def length(self) -> int:
@@ -63,21 +64,29 @@ class Decoder:
         return [said[i] for i in range(len(requests))]
 
     def _flow(self, waiting: list[Row], said: dict[int, list[int]], doubtful: list[Row]) -> None:
+        """Decode until nobody waits. Rows that have ended stay in the batch until enough have: leaving copies the cache."""
         running: list[Row] = []
         cache: Any = None
-        while running or waiting:
-            if waiting and self._size - len(running) >= max(1, self._size // FREE):
-                new = [waiting.pop() for _ in range(min(self._size - len(running), len(waiting)))]
+        while waiting or any(not row.ended for row in running):
+            live = [i for i, row in enumerate(running) if not row.ended]
+            enough = max(1, self._size // FREE)
+            if waiting and self._size - len(live) >= enough:
+                new = [waiting.pop() for _ in range(min(self._size - len(live), len(waiting)))]
                 scores, filled = self._read(new)
-                cache = self._joined(cache, filled)
-                near = self._take(new, scores)
-                running += new
-                near = [False] * (len(running) - len(new)) + near
+                self._take(new, scores, said, doubtful)
+                cache, running = self._merged(cache, running, live, filled, new)
+            elif len(running) - len(live) >= enough:
+                cache, running = self._merged(cache, running, live, None, [])
             else:
-                scores = self._step(running, cache)
-                near = self._take(running, scores)
-            running = self._leave(running, near, cache, said, doubtful)
-            cache = cache if running else None
+                self._take(running, self._step(running, cache), said, doubtful)
+
+    def _merged(self, cache: Any, running: list[Row], live: list[int], filled: Any, new: list[Row]) -> tuple[Any, list[Row]]:
+        """The rows that go on, and the new ones."""
+        kept = [running[i] for i in live]
+        if not live:
+            return filled, new
+        width = max((row.length - 1 for row in kept), default=0)
+        return caches.merged(cache, live, width, filled), kept + new
 
     def _read(self, rows: Sequence[Row]) -> tuple[Any, Any]:
         """Read prompts: the scores of their first tokens, and a cache that holds the prompts."""
@@ -106,33 +115,19 @@ class Decoder:
         columns = torch.arange(width, device=self._model.device)
         return (columns >= width - lengths[:, None]).long()
 
-    def _take(self, rows: Sequence[Row], scores: Any) -> list[bool]:
-        chosen, near = choose(scores, [row.draw for row in rows])
-        for row, token in zip(rows, chosen, strict=True):
+    def _take(self, rows: Sequence[Row], scores: Any, said: dict[int, list[int]], doubtful: list[Row]) -> None:
+        """Give each row that goes on its next token, and note those that end with it."""
+        live = [i for i, row in enumerate(rows) if not row.ended]
+        chosen, near = choose(scores[live], [rows[i].draw for i in live])
+        for i, token, doubt in zip(live, chosen, near, strict=True):
+            row = rows[i]
             row.said.append(token)
-        return [self._exact and one for one in near]
-
-    def _joined(self, cache: Any, filled: Any) -> Any:
-        if cache is None:
-            return filled
-        caches.join(cache, filled)
-        return cache
-
-    def _leave(
-        self, rows: list[Row], near: list[bool], cache: Any, said: dict[int, list[int]], doubtful: list[Row]
-    ) -> list[Row]:
-        """The rows that go on; the cache keeps no others."""
-        stay = []
-        for i, (row, doubt) in enumerate(zip(rows, near, strict=True)):
-            if doubt:
+            if doubt and self._exact:
+                row.ended = True
                 doubtful.append(Row(row.index, row.request, row.prompt, Draw(row.request)))
             elif self._over(row.said, row.request):
+                row.ended = True
                 said[row.index] = row.said
-            else:
-                stay.append(i)
-        if stay and len(stay) < len(rows):
-            caches.keep(cache, stay, max(rows[i].length for i in stay) - 1)
-        return [rows[i] for i in stay]
 
     def _alone(self, row: Row) -> list[int]:
         """One row by transformers' own loop, without padding."""

@@ -23,7 +23,7 @@ from data.checkpoints import Checkpoint, in_folder, name_base
 from evaluators.generation.interface import Request
 from evaluators.generation.local import Transformers
 
-ROUNDS, PROMPTS, BATCH, LENGTH = 3, 96, 32, 192
+ROUNDS, PROMPTS, BATCH, LENGTH = 3, 64, 32, 256
 SHAPE = {"hidden_size": 256, "intermediate_size": 704, "num_hidden_layers": 4, "num_attention_heads": 4,
     "num_key_value_heads": 4, "max_position_embeddings": 1024}  # fmt: skip
 COLD = """
@@ -46,6 +46,7 @@ def saved(folder: str, seed: int = 0) -> str:
     with torch.no_grad():
         for parameter in model.parameters():
             parameter.mul_(4.0 if parameter.dim() > 1 else 1.0)
+        model.get_output_embeddings().weight[tokenizer.eos_token_id] *= 1.25  # ends often enough
     model.save_pretrained(folder)
     tokenizer.save_pretrained(folder)
     return folder

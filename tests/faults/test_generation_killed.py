@@ -39,8 +39,9 @@ def ray():
     import ray
 
     os.environ["RAY_AUTH_MODE"] = "disabled"
-    environment = {"PYTHONPATH": os.pathsep.join(filter(None, ["", os.environ.get("PYTHONPATH")])), "OMP_NUM_THREADS": "1"}
-    ray.init(address="local", num_cpus=2, runtime_env={"env_vars": environment}, log_to_driver=False, logging_level="ERROR")
+    environment = {"PYTHONPATH": os.environ.get("PYTHONPATH", ""), "OMP_NUM_THREADS": "1"}
+    how = {"runtime_env": {"env_vars": environment}, "log_to_driver": False, "logging_level": "ERROR"}
+    ray.init(address="local", num_cpus=2, num_gpus=1, **how)
     yield ray
     ray.shutdown()
     del os.environ["RAY_AUTH_MODE"]
@@ -93,6 +94,35 @@ def test_only_the_chunk_in_flight_is_lost_and_the_scores_are_those_of_an_undistu
     assert answers[0].read_text() == answers[1].read_text()
     assert record["device_seconds"] > 0
     wait_for(lambda: not actors(), 30, "the end of the actors")
+
+
+def test_an_actor_stays_warm_and_gives_its_gpu_to_who_waits(ray, slow_to_say):
+    from sweeps.evaluation import Bill, Generators
+    from sweeps.slots import Slots
+    from trainers.config import ResourcesConfig
+
+    def small(key):
+        return replace(slow_to_say, generation=key * 32, evaluation=key * 32, count=BATCH, config=config)
+
+    def busy():
+        return ray.cluster_resources()["GPU"] - ray.available_resources().get("GPU", 0)
+
+    toy = slow_to_say.config.toy_math.model_copy(update={"limit": BATCH, "max_new_tokens": 4})
+    config = slow_to_say.config.model_copy(update={"toy_math": toy})
+
+    async def watched():
+        slots = Slots(1)
+        generators = Generators(slots, ResourcesConfig(gpus_per_worker=1))
+        bills = [Bill(), Bill()]
+        for key, bill in zip("ab", bills, strict=True):
+            await generators.evaluate(small(key), False, bill)
+        assert bills[1].seconds < bills[0].seconds / 2  # nothing was started or loaded again
+        assert busy() == 1
+        async with slots:  # as a stage that waits for its devices
+            await asyncio.to_thread(wait_for, lambda: busy() == 0, 30, "the GPU")
+        await generators.close()
+
+    asyncio.run(watched())
 
 
 def test_a_chunk_that_kills_every_actor_fails_the_evaluation_after_three(ray, slow_to_say):
