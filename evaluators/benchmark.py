@@ -5,7 +5,7 @@ Completions go in and verdicts come out as plain data: scoring needs no model an
 
 from abc import ABC, abstractmethod
 from collections.abc import Sequence
-from dataclasses import dataclass, field
+from dataclasses import asdict, dataclass, field
 from typing import Any, Literal
 
 Scale = Literal["unit", "ten"]
@@ -40,7 +40,8 @@ class Sampling:
 class Item:
     """One question: the user's turns, and what scoring needs to know. `raw` text is continued without a chat template.
 
-    Items of one `group` are samples of one question. An answer ends before the first of the `stops`.
+    Items of one `group` are samples of one question. An answer ends before the first of the `stops`. `shots` are worked
+    examples, pairs of question and answer, that come before the first turn. `sampling` None is the benchmark's.
     """
 
     id: str
@@ -50,13 +51,22 @@ class Item:
     group: str = ""
     raw: bool = False
     stops: tuple[str, ...] = ()
+    shots: tuple[tuple[str, str], ...] = ()
     sampling: Sampling | None = None
-    """How this item is sampled; None as the benchmark says."""
+
+    @property
+    def prompt(self) -> dict[str, Any]:
+        """What a model is shown and how it is to answer, as plain values: all of an item that its answer depends on."""
+        values = asdict(self)
+        return {name: values[name] for name in ("id", "turns", "raw", "stops", "shots", "sampling")}
 
 
 @dataclass(frozen=True)
 class Completion:
-    """The model's answer to one turn. `finish` is `stop` (it ended by itself) or `length` (it was cut)."""
+    """The model's answer to one turn. `finish` is `stop` (it ended by itself) or `length` (it was cut).
+
+    `tokens` counts what was generated, the end-of-sequence token not among them, and a stop string that was cut off too.
+    """
 
     text: str
     tokens: int

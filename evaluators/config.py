@@ -6,12 +6,11 @@ from typing import Annotated, Any, ClassVar, Literal, Self
 from pydantic import Discriminator, Field, Tag, model_validator
 
 from data.config import Frozen, Role
+from evaluators.generation.config import EngineConfig, TransformersConfig
 from evaluators.judge.config import JudgeConfig
 
 CODE_BENCHMARKS = ("humaneval", "toy_code")
 """Benchmarks that run code which a model wrote."""
-FILE_FIELDS = {"path", "references", "corrected_references", "prompts"}
-"""Fields that may name a file."""
 JUDGED_BENCHMARKS = ("mt_bench",)
 """Benchmarks whose judgments are kept in the store."""
 
@@ -33,10 +32,36 @@ class BenchmarkConfig(Frozen):
 
 
 class Gsm8kConfig(BenchmarkConfig):
-    FILES = ("path",)
+    FILES = ("path", "shots_path")
 
-    path: str
-    """JSON-lines file with `question` and `answer`."""
+    path: str = Field(min_length=1)
+    """JSON-lines file with `question` and `answer`, or a hub id. Split dev takes the training set's, test the test set's."""
+    split: Literal["dev", "test"] = "dev"
+    """dev takes a fixed slice of the training set, which no training source keeps; test takes every question of the file."""
+    dev_questions: int = Field(default=500, ge=1)
+    """Size of that slice, by a hash of the questions."""
+    scoring: Literal["strict", "openai", "lmeval_strict", "lmeval_flexible"] = "strict"
+    """The rule that gives the score; what the others would give is reported beside it."""
+    shots: int = Field(default=0, ge=0)
+    """Worked examples before each question, as earlier turns of the conversation."""
+    shots_path: str | None = Field(default=None, min_length=1)
+    """Training file to take them from, needed with split test; null is `path`."""
+    shots_seed: int = Field(default=0, ge=0)
+    """Which examples."""
+
+    @model_validator(mode="after")
+    def _examples_are_no_test_items(self) -> Self:
+        if self.shots and self.split == "test" and self.shots_path is None:
+            raise ValueError("split test with shots needs shots_path, a training file: examples are no test questions")
+        return self
+
+    @model_validator(mode="after")
+    def _the_dev_slice_is_of_the_training_set(self) -> Self:
+        name = self.path.rsplit("/", 1)[-1].lower()
+        if self.split == "dev" and name.startswith("test"):
+            raise ValueError(f"split dev takes a slice of the training set and {self.path} is named as a test set; give the "
+                             "training file, or write split: test")  # fmt: skip
+        return self
 
 
 class HumanEvalConfig(BenchmarkConfig):
@@ -123,8 +148,10 @@ class EvaluateConfig(Frozen):
     """The toy world's functions, 0 to 1."""
     toy_chat: ToyConfig | None = None
     """The toy world's conversations under its fixed rubric, 1 to 10."""
+    engine: EngineConfig = TransformersConfig()
+    """Who generates: transformers, continuous (transformers on a GPU), vllm (in its own environment) or openai (a server)."""
     batch_size: int = Field(default=64, ge=1)
-    """Prompts that are generated together; only speed depends on it."""
+    """Prompts that are generated together; in fp32 only speed depends on it."""
     allow_unsandboxed_code: bool = False
     """Run model-written code without the sandbox, with process limits only. The report says so."""
 
@@ -138,3 +165,8 @@ class EvaluateConfig(Frozen):
     def runs_code(self) -> bool:
         """Whether a benchmark runs what the model wrote."""
         return any(name in CODE_BENCHMARKS for name in self.benchmarks)
+
+
+def names_file(field: str) -> bool:
+    """Whether a field of a configuration may name a file."""
+    return field.endswith("path") or field in MtBenchConfig.FILES

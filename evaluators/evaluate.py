@@ -1,24 +1,26 @@
-"""Evaluating one model folder with the benchmarks of a config."""
+"""The benchmarks of a config, and what names their results.
 
-import json
-from collections.abc import Mapping, Sequence
-from dataclasses import asdict
-from pathlib import Path
+Two kinds of entry in the store: a generation is named by the checkpoint, the prompts, how they are decoded and by which engine;
+an evaluation by its generation and how the answers are scored. So another benchmark, another weight or another rule of scoring
+generates nothing again.
+"""
+
+from dataclasses import asdict, dataclass
 from typing import Any
 
-from data.fingerprint import digest, folder_digest
+from data.fingerprint import digest
 from data.store import Store
-from data.toy import problems
-from evaluators import statistics
-from evaluators.benchmark import Benchmark, Completion, EvaluationFailed, Item, Verdict
+from evaluators.benchmark import Benchmark
 from evaluators.config import CODE_BENCHMARKS, JUDGED_BENCHMARKS, BenchmarkConfig, EvaluateConfig
-from evaluators.generate import Generator
+from evaluators.generation import engines
 from evaluators.gsm8k import Gsm8k
 from evaluators.humaneval import HumanEval
+from evaluators.items import named, on_the_hub
 from evaluators.mt_bench import MtBench
 from evaluators.toy import ToyChat, ToyCode, ToyMath
 
-VERSION = 2  # raise it when the same completions would get other scores, or the same prompts other completions
+GENERATION_VERSION = 2  # raise it when the same prompts would get other completions
+VERSION = 2  # raise it when the same completions would get other scores
 BENCHMARKS: dict[str, Any] = {
     "gsm8k": Gsm8k,
     "humaneval": HumanEval,
@@ -29,62 +31,59 @@ BENCHMARKS: dict[str, Any] = {
 }
 
 
-def benchmarks(config: EvaluateConfig, store: Store | None = None) -> dict[str, Benchmark]:
-    """The benchmarks of a config, by name. Judgments are kept in the store; without one each is paid for."""
-    return {name: _built(name, c, config.allow_unsandboxed_code, store) for name, c in config.benchmarks.items()}
+@dataclass(frozen=True)
+class Identity:
+    """Names what a benchmark asks and how it scores. `count` is the number of items, None where it is known only later."""
+
+    prompts: str
+    scoring: str
+    count: int | None
+
+    def generation(self, checkpoint: str) -> str:
+        """Key of the answers of a checkpoint."""
+        return digest({"checkpoint": checkpoint, "prompts": self.prompts})
+
+    def evaluation(self, checkpoint: str) -> str:
+        """Key of the scores of a checkpoint."""
+        return digest({"generation": self.generation(checkpoint), "scoring": self.scoring})
 
 
-def _built(name: str, settings: BenchmarkConfig, unsandboxed: bool, store: Store | None) -> Benchmark:
-    more: dict[str, Any] = {"unsandboxed": unsandboxed} if name in CODE_BENCHMARKS else {}
+def benchmarks(config: EvaluateConfig) -> dict[str, Benchmark]:
+    """The benchmarks of a config, by name."""
+    return {name: benchmark(config, name) for name in config.benchmarks}
+
+
+def benchmark(config: EvaluateConfig, name: str, store: Store | None = None) -> Benchmark:
+    """One benchmark of a config. Judgments are kept in the store; without one each is paid for."""
+    more: dict[str, Any] = {"unsandboxed": config.allow_unsandboxed_code} if name in CODE_BENCHMARKS else {}
     more |= {"store": store} if name in JUDGED_BENCHMARKS else {}
-    built: Benchmark = BENCHMARKS[name](settings, **more)
+    built: Benchmark = BENCHMARKS[name](config.benchmarks[name], **more)
     return built
 
 
 def judges(config: EvaluateConfig) -> dict[str, str]:
     """Who rates, by benchmark: judge, prompts, references and rules, in a line each."""
-    return {name: benchmark.judge for name, benchmark in benchmarks(config).items() if benchmark.judge}
+    return {name: built.judge for name, built in benchmarks(config).items() if built.judge}
 
 
-def fingerprint(config: EvaluateConfig) -> str:
-    """Names the evaluation: items, settings, judge and protocol version, but not how scores are weighted."""
-    named = {name: [_settings(c), _items(c)] for name, c in config.benchmarks.items()}
-    code = config.allow_unsandboxed_code if config.runs_code else None
-    return digest({"benchmarks": named, "unsandboxed": code, "version": VERSION})
+def identities(config: EvaluateConfig) -> dict[str, Identity]:
+    """The identity of each benchmark, without its role and weight. Raises ItemsUnusable for items that cannot be read."""
+    return {name: _identity(config, name, settings) for name, settings in config.benchmarks.items()}
 
 
-def evaluate(
-    model: str, config: EvaluateConfig, folder: Path, trust_remote_code: bool = False, store: Store | None = None
-) -> dict[str, Any]:
-    """Scores by benchmark, as plain values; the items with prompts, answers and verdicts go to `<folder>/<name>.jsonl`."""
-    generator = Generator(model, config.batch_size, trust_remote_code)
-    return {name: _one(name, benchmark, generator, folder) for name, benchmark in benchmarks(config, store).items()}
-
-
-def _one(name: str, benchmark: Benchmark, generator: Generator, folder: Path) -> dict[str, Any]:
-    items = benchmark.items()
-    answers = generator.answer(items, benchmark.max_new_tokens, benchmark.sampling)
-    verdicts = benchmark.verdicts(items, answers)
-    if len(verdicts) != len(items):
-        raise EvaluationFailed(f"{name}: {len(verdicts)} verdicts for {len(items)} items")
-    _write(folder / f"{name}.jsonl", items, answers, verdicts)
-    about = {"scale": benchmark.scale, "judge": benchmark.judge, "extras": benchmark.extras(verdicts)}
-    return asdict(statistics.score(verdicts, answers)) | about
-
-
-def _write(path: Path, items: Sequence[Item], answers: Sequence[Sequence[Completion]], verdicts: Sequence[Verdict]) -> None:
-    lines = (
-        {"id": item.id, "turns": item.turns, "answers": [asdict(turn) for turn in turns], **asdict(verdict)}
-        for item, turns, verdict in zip(items, answers, verdicts, strict=True)
-    )
-    path.write_text("".join(json.dumps(line, ensure_ascii=False) + "\n" for line in lines), encoding="utf-8")
-
-
-def _settings(config: BenchmarkConfig) -> Mapping[str, Any]:
-    return {k: v for k, v in config.model_dump(exclude=config.NOT_THE_SCORE).items() if k not in config.FILES}
-
-
-def _items(config: BenchmarkConfig) -> Any:
-    """The content of the files, in the order of their fields; the version of the toy world where there is none."""
-    files = {name: getattr(config, name) for name in config.FILES}
-    return {name: folder_digest(Path(path)) for name, path in files.items() if path} or problems.VERSION
+def _identity(config: EvaluateConfig, name: str, settings: BenchmarkConfig) -> Identity:
+    built = benchmark(config, name)
+    files = {field: path for field in settings.FILES if (path := getattr(settings, field))}
+    how = {"max_new_tokens": built.max_new_tokens, "sampling": asdict(built.sampling)}
+    how |= {"engine": engines.identity(config.engine), "version": GENERATION_VERSION}
+    told = settings.model_dump(exclude=settings.NOT_THE_SCORE)
+    scored = {field: value for field, value in told.items() if field not in settings.FILES}
+    unsandboxed = config.allow_unsandboxed_code if name in CODE_BENCHMARKS else None
+    scoring: dict[str, Any] = {"benchmark": name, "settings": scored, "unsandboxed": unsandboxed, "version": VERSION}
+    scoring |= {"files": {field: named(path) for field, path in files.items()}}
+    if any(on_the_hub(path) for path in files.values()):
+        # Not loaded for its name alone: `plan` answers at once, and without a network.
+        return Identity(digest({"asked": [scored, scoring["files"]], "how": how}), digest(scoring), None)
+    items = built.items()
+    scoring |= {"judge": built.judge} if files else {"references": [item.reference for item in items], "judge": built.judge}
+    return Identity(digest({"asked": [item.prompt for item in items], "how": how}), digest(scoring), len(items))

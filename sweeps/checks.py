@@ -13,14 +13,15 @@ from pydantic import TypeAdapter, ValidationError
 
 from data import sources
 from data.fraction import parse_fraction
-from evaluators.config import FILE_FIELDS
+from evaluators.config import names_file
 from sweeps.config import Parameter, SweepConfig
 from sweeps.dotted import with_value
 from trainers.config import LoraConfig, ResourcesConfig, TrainConfig
 from trainers.keys import NOT_MATHS, unlike
 from trainers.recipe import NEEDED
 
-TAGS = {"grid", "choice", "uniform", "loguniform", "int", "knee", "floor", "weights", "offline", "asked"}
+TAGS = {"grid", "choice", "uniform", "loguniform", "int", "knee", "floor", "weights"}
+TAGS |= {"transformers", "continuous", "vllm", "openai", "offline", "asked"}
 """Names that pydantic adds to an error's path for the variant of a union."""
 
 
@@ -52,7 +53,7 @@ def _mapping(values: Values, *path: str) -> dict[str, Any]:
     return dict(values) if isinstance(values, Mapping) else {}
 
 
-def _entries(values: Values, *path: str) -> dict[str, dict[str, Any]]:
+def entries(values: Values, *path: str) -> dict[str, dict[str, Any]]:
     return {str(name): dict(v) for name, v in _mapping(values, *path).items() if isinstance(v, Mapping)}
 
 
@@ -73,7 +74,7 @@ def is_there(path: str) -> bool:
 
 
 def _source_paths(values: Values) -> Iterator[Problem]:
-    for name, source in _entries(values, "sources").items():
+    for name, source in entries(values, "sources").items():
         path = source.get("path")
         if not isinstance(path, str) or not path:
             continue
@@ -83,16 +84,32 @@ def _source_paths(values: Values) -> Iterator[Problem]:
             yield Problem(f"sources.{name}.path", path, "no such file or folder; give one, a hub id or toy:math|code|chat")
 
 
-def _benchmark_paths(values: Values) -> Iterator[Problem]:
-    for name, benchmark in _entries(values, "evaluate").items():
-        for field in sorted(FILE_FIELDS & benchmark.keys()):
+def benchmark_paths(values: Values) -> Iterator[Problem]:
+    for name, benchmark in entries(values, "evaluate").items():
+        hub = name == "gsm8k"  # the one that can be read from there
+        for field in filter(names_file, benchmark):
             path = benchmark[field]
-            if isinstance(path, str) and not is_file(path):
+            if isinstance(path, str) and not is_file(path) and not (hub and sources.looks_like_hub_id(path)):
                 what = "items" if field == "path" else field.replace("_", " ")
                 yield Problem(f"evaluate.{name}.{field}", path, f"no such file; give the benchmark's {what}")
         judge = _mapping(benchmark, "judge").get("path")
         if isinstance(judge, str) and not is_there(judge):
             yield Problem(f"evaluate.{name}.judge.path", judge, "no such folder; give the folder of the judge's model")
+
+
+def engine(values: Values) -> Iterator[Problem]:
+    """An engine whose environment is not there."""
+    python = _mapping(values, "evaluate", "engine").get("python")
+    if isinstance(python, str) and not is_file(python):
+        remedy = "no such interpreter; make an environment with `python -m venv DIR && DIR/bin/pip install vllm`"
+        yield Problem("evaluate.engine.python", python, remedy)
+
+
+def _server(values: Values) -> Iterator[Problem]:
+    chosen = _mapping(values, "evaluate").get("engine")
+    if chosen == "openai" or (isinstance(chosen, Mapping) and chosen.get("kind") == "openai"):
+        remedy = "a server cannot open what the sweep trains; use transformers here, or the server with `fulcrum evaluate`"
+        yield Problem("evaluate.engine.kind", "openai", remedy)
 
 
 def _model(values: Values) -> Iterator[Problem]:
@@ -110,7 +127,7 @@ def _model(values: Values) -> Iterator[Problem]:
 
 def _weights(values: Values) -> Iterator[Problem]:
     """A budget is divided among the sources that are used; without one there is nothing to divide."""
-    sources, total = _entries(values, "sources"), _mapping(values, "data").get("total")
+    sources, total = entries(values, "sources"), _mapping(values, "data").get("total")
     given = {name: source["weight"] for name, source in sources.items() if source.get("weight") is not None}
     if total is None:
         for name, weight in given.items():
@@ -127,7 +144,7 @@ def _weights(values: Values) -> Iterator[Problem]:
 
 def _used(values: Values) -> set[str]:
     """The sources that a stage may take rows from."""
-    sources, stages = _entries(values, "sources"), values.get("stages")
+    sources, stages = entries(values, "sources"), values.get("stages")
     if stages and isinstance(stages, list | tuple):
         return {name for stage in stages for name, share in _mapping(stage, "mixture").items() if share not in (0, "0")}
     return {name for name, source in sources.items() if source.get("fraction", 1) not in (0, "0")}
@@ -143,7 +160,7 @@ def _share(weight: Any) -> Any:
 
 def _strategy(values: Values) -> Iterator[Problem]:
     strategy = values.get("strategy", "dmt")
-    given = [s.get("role") for s in _entries(values, "sources").values() if s.get("fraction", 1) not in (0, "0")]
+    given = [s.get("role") for s in entries(values, "sources").values() if s.get("fraction", 1) not in (0, "0")]
     for role in NEEDED.get(strategy, ()) if isinstance(strategy, str) else ():
         if role not in given:
             yield Problem("strategy", strategy, f"needs a source with role {role} and a fraction above 0")
@@ -204,7 +221,7 @@ def _four_bits(values: Values) -> Iterator[Problem]:
 
 
 def _benchmarks(values: Values) -> Iterator[Problem]:
-    benchmarks = _entries(values, "evaluate")
+    benchmarks = entries(values, "evaluate")
     searched = _mapping(values, "search", "space")
     given = [benchmark.get("role") for benchmark in benchmarks.values()]
     for role in ("specialist", "general") if benchmarks or searched else ():
@@ -288,7 +305,9 @@ CHECKS: tuple[Callable[[Values], Iterator[Problem]], ...] = (
     _stages,
     _workers,
     _four_bits,
-    _benchmark_paths,
+    benchmark_paths,
+    engine,
+    _server,
     _benchmarks,
     _space,
     _storage,

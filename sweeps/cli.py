@@ -9,7 +9,7 @@ from typing import Annotated
 import typer
 from rich.console import Console
 
-from sweeps import data_cli, loading
+from sweeps import data_cli, loading, standalone
 from sweeps.checks import Problem
 from sweeps.config import SweepConfig
 from sweeps.loading import ConfigError
@@ -19,6 +19,7 @@ WIDTH = 200  # of tables that no terminal bounds
 config_app = typer.Typer(no_args_is_help=True, help="Shipped configurations and the schema.")
 app.add_typer(config_app, name="config")
 app.add_typer(data_cli.app, name="data")
+app.command()(standalone.evaluate)
 out = Console(highlight=False, width=None if sys.stdout.isatty() else WIDTH)
 err = Console(stderr=True, highlight=False)
 

@@ -16,9 +16,11 @@ from typing import Any
 import ray
 
 from data.store import Record
+from sweeps.evaluation import Bill, Generators, spent
 from sweeps.ledger import told
-from sweeps.lineage import Lineage
-from sweeps.tasks import device_options, evaluate_checkpoint, stage_options, train_stage
+from sweeps.lineage import Lineage, Order, merged
+from sweeps.slots import Slots
+from sweeps.tasks import stage_options, train_stage
 from trainers.config import ResourcesConfig
 from trainers.job import StageJob
 
@@ -36,7 +38,8 @@ class StageGraph:
 
     def __init__(self, resources: ResourcesConfig, slots: int) -> None:
         self._resources = resources
-        self._slots = asyncio.Semaphore(slots)
+        self._slots = Slots(slots)
+        self._generators = Generators(self._slots, resources)
         self._made: dict[str, asyncio.Task[Record]] = {}
         self._events: list[dict[str, Any]] = []
         self._progress: dict[str, dict[str, Any]] = {}
@@ -46,7 +49,7 @@ class StageGraph:
     async def want(self, trial: int, lineage: Lineage, known: Known) -> Record:
         """The record of a lineage's evaluation, with every stage on the way to it made at most once."""
         await self.want_stages(trial, lineage, known)
-        return await self._once(lineage.evaluation, known, lambda: self._evaluate(trial, lineage))
+        return await self._once(lineage.evaluation, known, lambda: self._evaluate(trial, lineage, known))
 
     async def want_stages(self, trial: int, lineage: Lineage, known: Known) -> Record:
         """The record of a lineage's last stage."""
@@ -85,11 +88,25 @@ class StageGraph:
         finally:
             self._progress.pop(job.key, None)
 
-    async def _evaluate(self, trial: int, lineage: Lineage) -> Record:
-        about = {"key": lineage.keys[-1], "fraction": 1.0, "trial": trial, "evaluation": lineage.evaluation}
-        devices = self._resources.gpus_per_worker or self._resources.cpus_per_worker
-        make = evaluate_checkpoint.options(**device_options(self._resources))
-        return await self._held("rung", about, lambda: make.remote(lineage, devices), devices)
+    async def _evaluate(self, trial: int, lineage: Lineage, known: Known) -> Record:
+        """The scores of all benchmarks. Each is published as soon as it is there, whatever becomes of the others."""
+        about = {"key": lineage.keys[-1], "fraction": 1.0, "trial": trial, "evaluations": lineage.evaluations}
+        self._note("rung_started", about)
+        bills = [Bill() for _ in lineage.orders]
+        making = (self._benchmark(*one, known) for one in zip(lineage.orders, bills, strict=True))
+        made = await asyncio.gather(*making, return_exceptions=True)
+        for error in made:
+            if isinstance(error, BaseException):
+                self._note("rung_failed", about, **spent(bills), error=reason(error))
+                raise error
+        # What others have paid for parts of this rung is on their bills.
+        record: Record = merged(one for one in made if isinstance(one, dict)) | spent(bills)
+        self._note("rung_finished", about, **told(record))
+        return record
+
+    async def _benchmark(self, order: Order, bill: Bill, known: Known) -> Record:
+        generated = order.generation in known.records
+        return await self._once(order.evaluation, known, lambda: self._generators.evaluate(order, generated, bill))
 
     async def _held(self, what: str, about: dict[str, Any], submit: Callable[[], Any], devices: float) -> Record:
         """Run one task in a slot of the pool and note its start and its end, with the device-seconds that it took."""
@@ -100,7 +117,7 @@ class StageGraph:
                 record: Record = await submit()
             except Exception as error:
                 spent = devices * (time.monotonic() - started)
-                self._note(f"{what}_failed", about, device_seconds=spent, error=reason(error), **paid(error))
+                self._note(f"{what}_failed", about, device_seconds=spent, error=reason(error))
                 raise
             spent = devices * (time.monotonic() - started)  # retries of Ray included
             self._note(f"{what}_finished", about, **told(record) | {"device_seconds": spent})
@@ -116,12 +133,6 @@ class StageGraph:
 
     def _note(self, event: str, about: dict[str, Any], **more: Any) -> None:
         self._events.append({"event": event, **about, **more})
-
-
-def paid(error: BaseException) -> dict[str, Any]:
-    """What a judge was paid for an evaluation that failed."""
-    cost = getattr(getattr(error, "cause", None) or error, "cost", None)
-    return {"cost": cost} if cost else {}
 
 
 def reason(error: BaseException) -> str:

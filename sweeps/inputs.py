@@ -9,6 +9,7 @@ from data.config import SourceConfig
 from data.conversations import Tell
 from data.store import Record, Store
 from evaluators import evaluate, sandbox
+from evaluators.config import EvaluateConfig
 from sweeps import lineage
 from sweeps.config import MAY_CHANGE, SweepConfig
 from sweeps.dotted import flat
@@ -25,9 +26,14 @@ class Changed(ValueError):
 def try_benchmarks(config: SweepConfig) -> None:
     """Raises ItemsUnusable for items that cannot be read, JudgeUnusable for a judge whose key is not there, sandbox.Escaped
     where code would have to run unconfined."""
-    for benchmark in evaluate.benchmarks(config.evaluate).values():
+    try_evaluation(config.evaluate)
+
+
+def try_evaluation(config: EvaluateConfig) -> None:
+    """The same for the benchmarks alone."""
+    for benchmark in evaluate.benchmarks(config).values():
         benchmark.check()
-    if config.evaluate.runs_code and not config.evaluate.allow_unsandboxed_code:
+    if config.runs_code and not config.allow_unsandboxed_code:
         sandbox.require()
 
 

@@ -3,8 +3,8 @@
 Pure: from a configuration and the fingerprints of its inputs. `plan` computes the same keys as `run`.
 """
 
-from collections.abc import Mapping
-from dataclasses import asdict, dataclass, field
+from collections.abc import Iterable, Mapping
+from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
@@ -13,14 +13,14 @@ from data.fingerprint import digest
 from data.prepare import prepared_key
 from data.words import HeldOut
 from evaluators import evaluate
-from evaluators.config import FILE_FIELDS, EvaluateConfig
+from evaluators.config import EvaluateConfig
+from evaluators.evaluate import Identity
+from evaluators.judge.cost import total
 from sweeps.config import SweepConfig
 from trainers import base
 from trainers.job import Share, StageJob
 from trainers.keys import KeyedStage, chain, in_order
 from trainers.recipe import Stage, recipe
-
-EVALUATIONS = "evaluations"
 
 
 @dataclass(frozen=True)
@@ -29,26 +29,62 @@ class Identities:
 
     base: str
     sources: Mapping[str, str]
-    items: str
+    items: Mapping[str, Identity]
     judges: Mapping[str, str] = field(default_factory=dict)
 
     def plain(self) -> dict[str, Any]:
         return asdict(self)
 
 
+BATCHES = 2
+"""A chunk holds so many full batches: small enough to lose, large enough to keep a batch full."""
+
+
+@dataclass(frozen=True)
+class Order:
+    """One benchmark of one checkpoint to evaluate: its items from `start` to `stop`, None for the last."""
+
+    store: str
+    stage: str
+    name: str
+    config: EvaluateConfig
+    trust_remote_code: bool
+    generation: str
+    evaluation: str
+    count: int | None
+    start: int = 0
+    stop: int | None = None
+
+    @property
+    def chunks(self) -> list["Order"]:
+        """The order cut into pieces that actors work on."""
+        size = BATCHES * self.config.batch_size
+        if self.count is None:
+            return [self]
+        return [replace(self, start=start, stop=start + size) for start in range(0, self.count, size)]
+
+
 @dataclass(frozen=True)
 class Lineage:
-    """A trial's path through the graph: jobs in order, each with the stage it trains, then one evaluation."""
+    """A trial's path through the graph: jobs in order, each with the stage it trains, then an evaluation by each benchmark."""
 
     jobs: tuple[StageJob, ...]
-    evaluation: str
-    evaluate: EvaluateConfig
+    orders: tuple[Order, ...]
     strategy: str
-    trust_remote_code: bool
 
     @property
     def keys(self) -> tuple[str, ...]:
         return tuple(job.key for job in self.jobs)
+
+    @property
+    def evaluation(self) -> str:
+        """Names the scores of all benchmarks together."""
+        return digest(self.evaluations)
+
+    @property
+    def evaluations(self) -> dict[str, str]:
+        """The key of each benchmark's evaluation."""
+        return {order.name: order.evaluation for order in self.orders}
 
 
 def identities(config: SweepConfig) -> Identities:
@@ -57,7 +93,7 @@ def identities(config: SweepConfig) -> Identities:
     return Identities(
         base=base.fingerprint(config.model),
         sources={name: sources.fingerprint(source, kept_back) for name, source in config.sources.items()},
-        items=evaluate.fingerprint(config.evaluate),
+        items=evaluate.identities(config.evaluate),
         judges=evaluate.judges(config.evaluate),
     )
 
@@ -79,16 +115,18 @@ def lineage(config: SweepConfig, known: Identities) -> Lineage:
     keyed = stages(config, known)
     return Lineage(
         jobs=tuple(_job(config, known, stage) for stage in keyed),
-        evaluation=evaluation_key(keyed[-1].key, known),
-        evaluate=config.evaluate,
+        orders=tuple(_order(config, keyed[-1].key, name, known.items[name]) for name in config.evaluate.benchmarks),
         strategy=config.strategy,
-        trust_remote_code=config.model.trust_remote_code,
     )
 
 
-def evaluation_key(stage: str, known: Identities) -> str:
-    """Names the scores of one checkpoint under one set of benchmarks."""
-    return digest({"stage": stage, "items": known.items})
+def merged(records: Iterable[Mapping[str, Any]]) -> dict[str, Any]:
+    """The records of a checkpoint's evaluations as one: scores by benchmark, device-seconds in all."""
+    found = list(records)
+    scores = {name: score for record in found for name, score in record["scores"].items()}
+    costs = [record["cost"] for record in found if record.get("cost")]
+    seconds = sum(record["device_seconds"] for record in found)
+    return {"scores": scores, "device_seconds": seconds} | ({"cost": total(costs)} if costs else {})
 
 
 def lengths(config: SweepConfig) -> list[int]:
@@ -113,10 +151,15 @@ def absolute(config: SweepConfig) -> SweepConfig:
     """The configuration with absolute paths, for processes that work in another folder. It has the same keys."""
     values = config.model_dump()
     values["storage"] = str(local(config.storage))
-    judges = [benchmark.get("judge") for benchmark in values["evaluate"].values() if isinstance(benchmark, dict)]
-    for entry in (values["model"], *values["sources"].values(), *values["evaluate"].values(), *judges):
-        for name in FILE_FIELDS & entry.keys() if isinstance(entry, dict) else ():
-            if entry[name] and Path(entry[name]).exists():
+    files = {name: benchmark.FILES for name, benchmark in config.evaluate.benchmarks.items()}
+    entries: list[tuple[dict[str, Any], tuple[str, ...]]] = [(values["model"], ("path",))]
+    entries += [(source, ("path",)) for source in values["sources"].values()]
+    entries += [(values["evaluate"][name], fields) for name, fields in files.items()]
+    judges = (values["evaluate"][name].get("judge") for name in files)
+    entries += [(judge, ("path",)) for judge in judges if isinstance(judge, dict)]
+    for entry, fields in entries:
+        for name in fields:
+            if entry.get(name) and Path(entry[name]).exists():
                 entry[name] = str(Path(entry[name]).resolve())
     return SweepConfig.model_validate(values)
 
@@ -124,6 +167,19 @@ def absolute(config: SweepConfig) -> SweepConfig:
 def local(storage: str) -> Path:
     """A storage that is a path or a file:// URI, as an absolute path."""
     return Path(storage.removeprefix("file://")).resolve()
+
+
+def _order(config: SweepConfig, stage: str, name: str, identity: Identity) -> Order:
+    return Order(
+        store=store_root(config),
+        stage=stage,
+        name=name,
+        config=config.evaluate,
+        trust_remote_code=config.model.trust_remote_code,
+        generation=identity.generation(stage),
+        evaluation=identity.evaluation(stage),
+        count=identity.count,
+    )
 
 
 def _job(config: SweepConfig, known: Identities, keyed: KeyedStage) -> StageJob:

@@ -2,16 +2,16 @@
 
 import os
 import re
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from difflib import get_close_matches
 from importlib.resources import files
 from pathlib import Path
-from typing import Any, get_args
+from typing import Any, TypeVar, get_args
 
 import yaml
 from pydantic import BaseModel, ValidationError
 
-from evaluators.config import FILE_FIELDS
+from evaluators.config import names_file
 from sweeps import checks
 from sweeps.checks import Problem, is_file
 from sweeps.config import SweepConfig
@@ -22,6 +22,10 @@ VARIABLE = re.compile(r"\$\{([A-Za-z_][A-Za-z0-9_]*)(?::-([^}]*))?\}")
 
 UNREADABLE = (yaml.YAMLError, ValueError, TypeError, RecursionError, OSError, AttributeError)
 """What PyYAML raises for text that is no YAML, or no value of the type that a tag or a form promises."""
+
+
+Checked = TypeVar("Checked", bound=BaseModel)
+Check = Callable[[Mapping[str, Any]], Iterable[Problem]]
 
 
 class ConfigError(Exception):
@@ -36,28 +40,38 @@ class ConfigError(Exception):
 
 def load(where: str, overrides: Sequence[str] = ()) -> SweepConfig:
     """The configuration at a path, or the shipped one of that name, with `key=value` overrides."""
+    return parse(given(where, overrides))
+
+
+def given(where: str, overrides: Sequence[str] = ()) -> dict[str, Any]:
+    """The values of a configuration with overrides, not checked yet."""
     values = read(where)
     for override in overrides:
         key, sign, text = override.partition("=")
         if not sign:
             raise ConfigError([Problem(override, "", "write overrides as key=value, for example train.lr=1e-5")])
         values = with_value(values, key, _scalar(text))
-    return parse(values)
+    return values
 
 
 def parse(values: Mapping[str, Any]) -> SweepConfig:
     """A checked configuration. Raises ConfigError with every error that can be found."""
+    return parse_as(SweepConfig, checks.find, values)
+
+
+def parse_as(kind: type[Checked], check: Check, values: Mapping[str, Any]) -> Checked:
+    """A configuration of some kind, with the checks beyond its types."""
     try:
         expanded = _expand(values)
     except RecursionError as error:
         raise ConfigError([Problem("CONFIG", "", "a YAML alias holds itself; write it out")]) from error
     problems: list[Problem] = []
     try:
-        config = SweepConfig.model_validate(expanded)
+        config = kind.model_validate(expanded)
     except ValidationError as error:
         problems = [_problem(entry) for entry in error.errors()]
     wrong = {problem.field for problem in problems}
-    problems += [problem for problem in checks.find(expanded) if problem.field not in wrong]
+    problems += [problem for problem in check(expanded) if problem.field not in wrong]
     if problems:
         raise ConfigError(problems)
     return config
@@ -120,7 +134,7 @@ def _expand(values: Any, key: str = "") -> Any:
     """`${NAME}` and `${NAME:-default}` in the paths of a configuration; nowhere else, so that no secret gets in."""
     if isinstance(values, Mapping):
         return {name: _expand(value, str(name)) for name, value in values.items()}
-    if isinstance(values, str) and key in FILE_FIELDS:
+    if isinstance(values, str) and names_file(key):
         return VARIABLE.sub(lambda found: os.environ.get(found[1]) or found[2] or found[0], values)
     return values
 

@@ -5,11 +5,12 @@ import shutil
 from pathlib import Path
 from typing import Any
 
-from data.store import Store, write_atomically
+from data.store import Record, Store, write_atomically
+from evaluators.entries import EVALUATIONS
 from sweeps import judging, results
 from sweeps.config import SweepConfig
 from sweeps.ledger import Event, Ledger, read, told
-from sweeps.lineage import EVALUATIONS, run_folder, store_root
+from sweeps.lineage import merged, run_folder, store_root
 from sweeps.progress import Progress
 from sweeps.space import Params
 from sweeps.study import SweepStudy, planned_trials
@@ -54,7 +55,7 @@ class Recorder:
         """Write a trial's end: its folder first, then the ledger, then the study."""
         params = self._asked[number]
         if refused := judging.refusal(self.events, outcome):
-            outcome = {"state": "failed", "error": refused} | {k: outcome[k] for k in ("stages", "evaluation") if k in outcome}
+            outcome = {"state": "failed", "error": refused} | {k: outcome[k] for k in ("stages", "evaluations") if k in outcome}
         folder = self._folder / "trials" / f"{number:04d}"
         self._write_trial(folder, params, outcome)
         self._note_reused(number, outcome)
@@ -83,12 +84,17 @@ class Recorder:
         finished = {(e["event"], e["key"]) for e in self.events if e["event"] in ("stage_finished", "rung_finished")}
         for event in [e for e in self.events if e["event"] in ("stage_started", "rung_started")]:
             done = event["event"].replace("started", "finished")
-            kind, key = (KIND, event["key"]) if done == "stage_finished" else (EVALUATIONS, event["evaluation"])
-            record = self._store.record(kind, key)
+            record = self._store.record(KIND, event["key"]) if done == "stage_finished" else self._scores(event["evaluations"])
             if record and (done, event["key"]) not in finished:
                 finished.add((done, event["key"]))
                 about = {k: v for k, v in event.items() if k not in ("event", "time")}
                 self.note(done, **about, **told(record))
+
+    def _scores(self, evaluations: dict[str, str]) -> Record | None:
+        """The scores of a checkpoint, None until every benchmark's are in the store."""
+        records = [self._store.record(EVALUATIONS, key) for key in evaluations.values()]
+        found = [record for record in records if record is not None]
+        return merged(found) if len(found) == len(evaluations) else None
 
     def _note_reused(self, number: int, outcome: dict[str, Any]) -> None:
         paid = {e["key"]: e["trial"] for e in self.events if e["event"] == "stage_finished"}
@@ -101,6 +107,6 @@ class Recorder:
         folder.mkdir(parents=True, exist_ok=True)
         write_atomically(folder / "params.json", json.dumps(params, indent=2).encode())
         write_atomically(folder / "log", json.dumps(outcome, indent=2, ensure_ascii=False).encode())
-        if "evaluation" in outcome:
-            for file in self._store.fetch(EVALUATIONS, outcome["evaluation"]).glob("*.jsonl"):
+        for key in outcome.get("evaluations", {}).values():
+            for file in self._store.fetch(EVALUATIONS, key).glob("*.jsonl"):
                 shutil.copy(file, folder / file.name)

@@ -108,6 +108,9 @@ def warnings(events: Sequence[Event], config: SweepConfig) -> list[str]:
         told.append("Scores come from the first items of each benchmark only (limit).")
     if any(0 in (e.get("stderr") or {}).values() for e in results.trials(events)):
         told.append("An error of 0 means that all items of a benchmark agreed, not that the score is certain.")
+    gsm8k = config.evaluate.gsm8k
+    if gsm8k is not None and gsm8k.split == "test":
+        told.append("The search was steered on the test set of gsm8k (split: test), so its scores are those of seen questions.")
     told.append("The confidence covers the sampling of benchmark items, not the seed of the training.")
     return told
 

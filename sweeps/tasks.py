@@ -1,4 +1,4 @@
-"""The Ray tasks of a sweep: train one stage, evaluate one checkpoint. Each ends with an entry in the store."""
+"""The Ray task that trains one stage and ends with an entry in the store, and what the tasks of a sweep hold."""
 
 import os
 import time
@@ -8,10 +8,9 @@ from typing import Any
 
 import ray
 
-from data.store import Record, Store
-from sweeps.lineage import EVALUATIONS, Lineage
+from data.store import Record
 from trainers.config import ResourcesConfig
-from trainers.job import KIND, Progress, StageJob
+from trainers.job import Progress, StageJob
 
 ON_THE_HEAD = {"node:__internal_head__": 0.001}
 HOLDS_NOTHING: dict[str, Any] = {"num_cpus": 0, "resources": ON_THE_HEAD}
@@ -37,24 +36,6 @@ def train_stage(job: StageJob, resources: ResourcesConfig, graph: Any) -> Record
         graph.progress.remote(job.key, asdict(progress))
 
     return launch(replace(job, launched=time.time()), resources, report)
-
-
-@ray.remote(max_retries=1)
-def evaluate_checkpoint(lineage: Lineage, devices: float) -> Record:
-    """Score the last checkpoint of a lineage; the record holds the scores by benchmark."""
-    from evaluators.evaluate import evaluate
-    from evaluators.judge.cost import judging, total
-
-    started = time.time()
-    store = Store(lineage.jobs[-1].store)
-    record: Record = {"stage": lineage.keys[-1]}
-    with store.writing(EVALUATIONS, lineage.evaluation, record) as folder:
-        model = str(store.fetch(KIND, lineage.keys[-1]))
-        record["scores"] = evaluate(model, lineage.evaluate, folder, lineage.trust_remote_code, store)
-        if costs := judging(record["scores"]):
-            record["cost"] = total(costs)
-        record["device_seconds"] = devices * (time.time() - started)
-    return record
 
 
 def environment(threads: int, gpu: bool) -> Mapping[str, str]:

@@ -5,7 +5,7 @@ It keeps no state, so it may be killed at any time; the same parameters and numb
 
 import json
 import time
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from typing import Any
 
@@ -15,9 +15,10 @@ from ray.exceptions import RayActorError, RayTaskError
 
 from data.store import Record, Store
 from evaluators import statistics
+from evaluators.entries import EVALUATIONS, GENERATIONS
 from sweeps.config import SweepConfig
 from sweeps.graph import Known, reason
-from sweeps.lineage import EVALUATIONS, Identities, Lineage, lineage
+from sweeps.lineage import Identities, Lineage, lineage, merged
 from sweeps.loading import with_params
 from trainers.job import KIND
 
@@ -47,7 +48,7 @@ def outcome_of(trial: int, params: Mapping[str, Any], context: Context) -> dict[
     config = with_params(context.config, params)
     path = lineage(config, context.identities)
     record = _ask(context.graph, trial, path)
-    return {"state": "complete", "stages": list(path.keys), "evaluation": path.evaluation} | objectives(
+    return {"state": "complete", "stages": list(path.keys), "evaluations": path.evaluations} | objectives(
         config, record["scores"]
     )
 
@@ -86,9 +87,17 @@ def _ask(graph: Any, trial: int, path: Lineage) -> Record:
 def known(path: Lineage) -> Known:
     """What the store already holds of a lineage. The end of the chain is enough: nothing before it is needed then."""
     store = Store(path.jobs[-1].store)
-    finished = store.record(EVALUATIONS, path.evaluation)
-    if finished:
-        return Known({path.evaluation: finished} | {key: store.record(KIND, key) or {} for key in path.keys})
-    records = {key: store.record(KIND, key) for key in path.keys}
-    last = max((i for i, key in enumerate(path.keys) if records[key]), default=-1)
-    return Known({key: records[key] or {} for key in path.keys[: last + 1]})
+    scored = _records(store, EVALUATIONS, path.evaluations.values())
+    if len(scored) == len(path.orders) > 0:
+        finished = {path.evaluation: merged(scored.values())}
+        return Known(finished | {key: store.record(KIND, key) or {} for key in path.keys})
+    generated = _records(store, GENERATIONS, (order.generation for order in path.orders))
+    trained = _records(store, KIND, path.keys)
+    last = max((i for i, key in enumerate(path.keys) if key in trained), default=-1)
+    return Known({key: trained.get(key, {}) for key in path.keys[: last + 1]} | generated | scored)
+
+
+def _records(store: Store, kind: str, keys: Iterable[str]) -> dict[str, Record]:
+    """The records of the entries that the store holds, by key."""
+    found = {key: store.record(kind, key) for key in keys}
+    return {key: record for key, record in found.items() if record}

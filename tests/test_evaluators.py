@@ -5,13 +5,15 @@ import math
 
 import pytest
 
+from data.checkpoints import Checkpoint
 from data.store import Store
 from data.toy import problems
-from evaluators import evaluate, statistics
+from evaluators import entries, evaluate, statistics
 from evaluators.benchmark import Completion, EvaluationFailed, Item, Sampling, Verdict
 from evaluators.config import EvaluateConfig, Gsm8kConfig, MtBenchConfig, ToyConfig
 from evaluators.execute import run_unsandboxed
-from evaluators.generate import Generator
+from evaluators.generation.interface import answer
+from evaluators.generation.local import Transformers
 from evaluators.gsm8k import Gsm8k, final_number
 from evaluators.mt_bench import MtBench, offline_rating
 from evaluators.toy import ToyChat, ToyCode, ToyMath
@@ -94,38 +96,46 @@ def toy_model(tmp_path_factory):
 
 
 def test_the_toy_model_has_about_150k_parameters(toy_model):
-    model = Generator(toy_model, 1)._model
+    from transformers import AutoModelForCausalLM
+
+    model = AutoModelForCausalLM.from_pretrained(toy_model)
     assert 130_000 < sum(p.numel() for p in model.parameters()) < 170_000
+
+
+def answered(folder, size, items, max_new_tokens, sampling=Sampling()):  # noqa: B008
+    """The answers of a model folder, in batches of `size`."""
+    engine = Transformers(size)
+    engine.open(Checkpoint(folder, folder))
+    return answer(engine, items, max_new_tokens, sampling)
 
 
 def test_answers_do_not_depend_on_the_batch(toy_model):
     items = [Item(str(i), ("x" * n, "and?")[: 1 + n % 2]) for i, n in enumerate((1, 30, 7, 64, 2))]
-    together, alone = Generator(toy_model, 5).answer(items, 12), Generator(toy_model, 1).answer(items, 12)
+    together, alone = answered(toy_model, 5, items, 12), answered(toy_model, 1, items, 12)
     assert together == alone
     assert [len(turns) for turns in together] == [2, 1, 2, 1, 1]
 
 
 def test_the_second_turn_sees_the_first_answer(toy_model):
-    generator = Generator(toy_model, 4)
-    [[first, second]] = generator.answer([Item("0", ("Hi", "More"))], 8)
-    talk = [("user", "Hi"), ("assistant", first.text), ("user", "More")]
-    item = Item("0", ("Hi", "More"))
-    prompt = generator._prompt(item, [{"role": role, "content": text} for role, text in talk], 8)
-    assert generator._complete([item], [prompt], 8, Sampling()) == [second]
+    [[first, second]] = answered(toy_model, 4, [Item("0", ("Hi", "More"))], 8)
+    [[again]] = answered(toy_model, 4, [Item("0", ("More",), shots=(("Hi", first.text),))], 8)
+    assert again == second
 
 
 def test_evaluation_writes_every_item_with_prompt_answer_and_verdict(toy_model, tmp_path):
     config = EvaluateConfig(toy_math=ToyConfig(role="specialist", limit=3, max_new_tokens=5))
-    scores = evaluate.evaluate(toy_model, config, tmp_path)
-    lines = [json.loads(line) for line in (tmp_path / "toy_math.jsonl").open()]
-    assert scores["toy_math"]["n"] == len(lines) == 3
+    store = Store(str(tmp_path))
+    record = entries.evaluate_here(Checkpoint(toy_model, toy_model), "it", config, store)["toy_math"]
+    lines = [json.loads(line) for line in (store.fetch("evaluations", record["key"]) / "toy_math.jsonl").open()]
+    assert record["scores"]["toy_math"]["n"] == len(lines) == 3
     assert lines[0].keys() >= {"id", "turns", "answers", "score", "answered"}
     assert all(len(line["answers"]) == 1 for line in lines)
 
 
-def test_the_fingerprint_of_an_evaluation_leaves_out_weights_and_roles():
+def test_the_key_of_an_evaluation_leaves_out_weights_and_roles():
     def name(**fields):
-        return evaluate.fingerprint(EvaluateConfig(toy_math=ToyConfig(role="specialist", limit=3).model_copy(update=fields)))
+        config = EvaluateConfig(toy_math=ToyConfig(role="specialist", limit=3).model_copy(update=fields))
+        return evaluate.identities(config)["toy_math"].evaluation("a checkpoint")
 
     assert name(weight=2.0) == name(role="general") == name()
     assert len({name(), name(limit=4), name(split="test"), name(max_new_tokens=9)}) == 4
@@ -142,9 +152,9 @@ def test_unsandboxed_programs_pass_fail_or_run_out_of_time():
 
 @pytest.mark.benchmarks
 def test_reference_answers_of_gsm8k_are_right(benchmarks):
-    test = Gsm8k(Gsm8kConfig(role="specialist", path=str(benchmarks / "gsm8k/test.jsonl")))
+    test = Gsm8k(Gsm8kConfig(role="specialist", path=str(benchmarks / "gsm8k/test.jsonl"), split="test"))
     items = test.items()
-    answers = [said(f"#### {item.reference:g}" if item.reference < 1e5 else f"#### {item.reference:.0f}") for item in items]
+    answers = [said(item.reference) for item in items]
     assert len(items) == 1319
     assert all(verdict.score == 1 for verdict in test.verdicts(items, answers))
 
@@ -173,4 +183,4 @@ def test_nothing_that_an_unsandboxed_program_started_lives_on():
 
 def test_an_answer_that_leaves_no_room_for_its_question_is_refused(toy_model):
     with pytest.raises(EvaluationFailed, match="leaves no room in the model's 512 positions"):
-        Generator(toy_model, 1).answer([Item("0", ("Hi",))], 512)
+        answered(toy_model, 1, [Item("0", ("Hi",))], 512)

@@ -7,7 +7,8 @@ import pytest
 from evaluators import humaneval, sandbox
 from evaluators.benchmark import Completion, Item, Sampling
 from evaluators.config import HumanEvalConfig
-from evaluators.generate import Generator
+from evaluators.generation.interface import answer
+from evaluators.generation.local import Transformers
 from evaluators.humaneval import extract, pass_at_k, program
 
 pytestmark = pytest.mark.benchmarks
@@ -142,30 +143,34 @@ def test_impossible_samples_are_refused(benchmarks, fields, said):
 
 
 @pytest.fixture(scope="module")
-def generator(tmp_path_factory):
+def answered(tmp_path_factory):
+    from data.checkpoints import Checkpoint
     from data.store import Store
     from trainers import base
     from trainers.config import ModelConfig
 
-    return Generator(base.location(ModelConfig(path="toy"), Store(str(tmp_path_factory.mktemp("store")))), 8)
+    folder = base.location(ModelConfig(path="toy"), Store(str(tmp_path_factory.mktemp("store"))))
+    engine = Transformers(8)
+    engine.open(Checkpoint(folder, folder))
+    return lambda items, length, sampling=Sampling(): answer(engine, items, length, sampling)  # noqa: B008
 
 
-def test_samples_differ_from_each_other_and_do_not_depend_on_the_batch(generator):
+def test_samples_differ_from_each_other_and_do_not_depend_on_the_batch(answered):
     items = [Item(f"q#{i}", ("Hi",)) for i in range(6)]
-    drawn = generator.answer(items, 10, Sampling(1.0, 0.95))
+    drawn = answered(items, 10, Sampling(1.0, 0.95))
     assert len({turns[0].text for turns in drawn}) == 6
-    assert generator.answer(items[4:], 10, Sampling(1.0, 0.95)) == drawn[4:]
-    assert generator.answer(items, 10, Sampling(1.0, 0.95, seed=1)) != drawn
+    assert answered(items[4:], 10, Sampling(1.0, 0.95)) == drawn[4:]
+    assert answered(items, 10, Sampling(1.0, 0.95, seed=1)) != drawn
 
 
-def test_a_low_temperature_is_greedy(generator):
+def test_a_low_temperature_is_greedy(answered):
     items = [Item(f"q#{i}", ("Hi",)) for i in range(3)]
-    assert generator.answer(items, 10, Sampling(1e-6, 1.0)) == generator.answer(items, 10)
+    assert answered(items, 10, Sampling(1e-6, 1.0)) == answered(items, 10)
 
 
-def test_text_is_continued_without_a_template_and_ends_before_a_stop(generator):
-    [[free]] = generator.answer([Item("r", ("def f",), raw=True)], 30)
+def test_text_is_continued_without_a_template_and_ends_before_a_stop(answered):
+    [[free]] = answered([Item("r", ("def f",), raw=True)], 30)
     stop = free.text[5:7]
-    [[cut]] = generator.answer([Item("r", ("def f",), raw=True, stops=(stop,))], 30)
+    [[cut]] = answered([Item("r", ("def f",), raw=True, stops=(stop,))], 30)
     assert cut.text == free.text[: free.text.index(stop)]
     assert cut.finish == "stop"

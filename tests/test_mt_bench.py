@@ -12,11 +12,13 @@ from judge_server import KEY, MODEL, JudgeServer, rating_of
 from pydantic import ValidationError
 
 from conftest import BENCHMARKS
+from data.checkpoints import Checkpoint
 from data.store import Store
-from evaluators import evaluate, statistics
+from evaluators import entries, evaluate, statistics
 from evaluators.benchmark import Completion, EvaluationFailed, Item, ItemsUnusable, Sampling
 from evaluators.config import EvaluateConfig, MtBenchConfig
-from evaluators.generate import Generator
+from evaluators.generation.interface import answer
+from evaluators.generation.local import Transformers
 from evaluators.judge import prompts, ratings, references
 from evaluators.judge.offline import offline_rating
 from evaluators.mt_bench import MtBench
@@ -259,7 +261,8 @@ def test_our_reading_takes_the_last_double_brackets_and_1_to_10_only(reply, valu
 def test_the_identity_of_a_judge_is_in_the_fingerprint_and_what_only_speeds_it_up_is_not(files):
     def name(judge=None, **fields):
         settings = {"base_url": "http://j/v1", "model": "m"} | (judge or {})
-        return evaluate.fingerprint(EvaluateConfig(mt_bench={"role": "general", "judge": settings, **files, **fields}))
+        config = EvaluateConfig(mt_bench={"role": "general", "judge": settings, **files, **fields})
+        return evaluate.identities(config)["mt_bench"].evaluation("checkpoint")
 
     def rewritten(field):
         path = files[field]
@@ -298,11 +301,17 @@ def toy_model(tmp_path_factory):
     return base.location(ModelConfig(path="toy", seed=3), Store(str(tmp_path_factory.mktemp("store"))))
 
 
+def answered(model, items, batch, sampling=Sampling()):  # noqa: B008
+    engine = Transformers(batch)
+    engine.open(Checkpoint(model, model))
+    return answer(engine, items, 16, sampling)
+
+
 def test_items_of_one_batch_are_sampled_each_in_its_own_way(toy_model):
     how = [Sampling(0.0), Sampling(1.0, seed=1), Sampling(0.5, 0.9, seed=2), Sampling(1.0, seed=1)]
     items = [Item(str(i % 3), ("Hello there",), sampling=sampling) for i, sampling in enumerate(how)]
-    together = Generator(toy_model, 4).answer(items, 16)
-    alone = [Generator(toy_model, 1).answer([Item(i.id, i.turns)], 16, i.sampling)[0] for i in items]
+    together = answered(toy_model, items, 4)
+    alone = [answered(toy_model, [Item(i.id, i.turns)], 1, i.sampling)[0] for i in items]
     assert together == alone
     assert len({turns[0].text for turns in together}) >= 3
 
@@ -313,7 +322,7 @@ def test_a_local_judge_is_a_model_folder_behind_the_same_code(toy_model, files, 
     judge = {"path": toy_model, "max_tokens": 16, "fastchat_compat": True}
     made = MtBench(MtBenchConfig(role="general", judge=judge, **files | {"prompts": str(tmp_path / "short.jsonl")}))
     found = made.verdicts(made.items(), ANSWERS)
-    [[said_by_hand]] = Generator(toy_model, 1).answer([Item("0", ("S\n\nRate [[5]]",))], 16)
+    [[said_by_hand]] = answered(toy_model, [Item("0", ("S\n\nRate [[5]]",))], 1)
     assert {reply for verdict in found for [reply] in verdict.detail["judgments"]} == {said_by_hand.text}
     about = made.extras(found)["judge"]
     assert about["local"] is True and about["model"] in made.judge
@@ -351,12 +360,19 @@ def real(server, **fields):
 def test_the_80_real_questions_run_end_to_end(toy_model, benchmarks, tmp_path):
     with JudgeServer(lambda n, asked: "broken" if n % 5 == 1 and not asked else "rate") as server:
         config = EvaluateConfig(mt_bench=real(server, max_new_tokens=8))
-        scores = evaluate.evaluate(toy_model, config, tmp_path, store=Store(str(tmp_path / "store")))["mt_bench"]
+        store = Store(str(tmp_path / "store"))
+        record = entries.evaluate_here(Checkpoint(toy_model, toy_model), "toy", config, store)["mt_bench"]
+        scores = record["scores"]["mt_bench"]
         assert len(server.asked) == 160
         assert set(server.answered.values()) == {1}
         multi = [b["messages"] for b in server.bodies if "Reference answer" in str(b) or "Start of Reference" in str(b)]
         assert len({json.dumps(messages) for messages in multi}) == 60
-    lines = [json.loads(line) for line in (tmp_path / "mt_bench.jsonl").open()]
+    file = (
+        store.fetch(entries.EVALUATIONS, record["key"]) / "mt_bench.jsonl"
+        if "key" in record
+        else next(tmp_path.rglob("mt_bench.jsonl"))
+    )
+    lines = [json.loads(line) for line in file.open()]
     said = [value for line in lines for value in line["detail"]["ratings"]]
     assert len(said) == 160
     assert scores["value"] == pytest.approx(fmean(said))

@@ -2,15 +2,19 @@
 
 import asyncio
 import time
+from pathlib import Path
 from types import TracebackType
 from typing import Any, Self
 
-from evaluators.benchmark import Item, Sampling
-from evaluators.generate import Generator
+from data.checkpoints import in_folder
+from evaluators.benchmark import Sampling
+from evaluators.generation import engines
+from evaluators.generation.config import TransformersConfig
+from evaluators.generation.interface import Request
 from evaluators.judge.config import JudgeConfig
 from evaluators.judge.reply import CallFailed, Messages, Reply
 
-Waiting = tuple[Item, "asyncio.Future[Reply]"]
+Waiting = tuple[Request, "asyncio.Future[Reply]"]
 
 
 class LocalJudge:
@@ -29,7 +33,8 @@ class LocalJudge:
         from transformers import AutoConfig, AutoTokenizer
 
         folder = str(self._config.path)
-        self._generator = Generator(folder, self._config.concurrency)
+        self._engine = engines.make(TransformersConfig(), self._config.concurrency)
+        self._engine.open(in_folder(Path(folder)))
         self._tokenizer = AutoTokenizer.from_pretrained(folder)
         self._positions = getattr(AutoConfig.from_pretrained(folder), "max_position_embeddings", None)
         return self
@@ -37,7 +42,7 @@ class LocalJudge:
     async def __aexit__(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
-        del self._generator
+        self._engine.close()
 
     async def complete(self, messages: Messages, replicate: int) -> Reply:
         """The reply to messages. Raises CallFailed for a prompt that is too long: cut, it would not be the question."""
@@ -48,7 +53,8 @@ class LocalJudge:
             raise CallFailed(f"{have} do not fit the local judge's {self._positions} positions; take another model")
         sampling = Sampling(self._config.temperature, seed=replicate)
         future: asyncio.Future[Reply] = asyncio.get_running_loop().create_future()
-        self._waiting.append((Item(text, (text,), sampling=sampling), future))
+        asked = ({"role": "user", "content": text},)
+        self._waiting.append((Request(text, asked, self._config.max_tokens, sampling), future))
         async with self._busy:  # whoever comes first takes all that wait by then
             batch, self._waiting = self._waiting, []
             if batch:
@@ -57,11 +63,11 @@ class LocalJudge:
 
     async def _serve(self, batch: list[Waiting]) -> None:
         started = time.monotonic()
-        answers = await asyncio.to_thread(self._generator.answer, [item for item, _ in batch], self._config.max_tokens)
-        for (item, future), [said] in zip(batch, answers, strict=True):
+        answers = await asyncio.to_thread(self._engine.complete, [request for request, _ in batch])
+        for (request, future), said in zip(batch, answers, strict=True):
             if not future.done():
                 seconds = time.monotonic() - started
-                future.set_result(Reply(said.text, self._name, self._length(item.turns[0]), said.tokens, seconds))
+                future.set_result(Reply(said.text, self._name, self._length(request.text), said.tokens, seconds))
 
     def _length(self, text: str) -> int:
         talk: Any = [{"role": "user", "content": text}]
