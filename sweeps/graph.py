@@ -16,7 +16,8 @@ from typing import Any
 import ray
 
 from data.store import Record
-from sweeps.evaluation import Bill, Generators, spent
+from sweeps.evaluation import Bill, spent
+from sweeps.generators import Generators
 from sweeps.ledger import told
 from sweeps.lineage import Lineage, Order, merged
 from sweeps.slots import Slots

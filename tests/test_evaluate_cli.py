@@ -1,12 +1,14 @@
 """`fulcrum evaluate`: any Hugging Face folder, without a sweep; what the store holds is not made again."""
 
 import json
+import os
+import subprocess
 import sys
 
 import pytest
 import yaml
 
-from conftest import FULCRUM, ROOT, fulcrum
+from conftest import ROOT, fulcrum
 from data.checkpoints import name_base
 from data.store import Store
 from evaluators.entries import EVALUATIONS, GENERATIONS
@@ -112,11 +114,8 @@ def test_wrong_input_ends_with_2_and_says_what_is_wrong(model, work, arguments, 
 
 
 def test_ray_is_not_needed(model, work):
-    import subprocess
-
-    code = f"import sys; sys.modules['ray'] = None; sys.argv[1:] = ['evaluate', {model!r}, 'e.yaml']; import runpy; "
+    code = f"import runpy, sys; sys.modules['ray'] = None; sys.argv = ['', 'evaluate', {model!r}, 'e.yaml']; "
     code += "runpy.run_module('sweeps', run_name='__main__')"
-    ended = subprocess.run([sys.executable, "-c", code], cwd=work, env={**__import__("os").environ, "PYTHONPATH": str(ROOT)},
-                           capture_output=True, text=True)  # fmt: skip
+    environment = {**os.environ, "PYTHONPATH": str(ROOT)}
+    ended = subprocess.run([sys.executable, "-c", code], cwd=work, env=environment, capture_output=True, text=True)
     assert ended.returncode == 0, ended.stderr
-    assert FULCRUM[0] == sys.executable

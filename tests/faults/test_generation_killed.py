@@ -57,9 +57,10 @@ def actors() -> list[psutil.Process]:
     return found
 
 
-async def evaluated(order, kills: int):
-    """The record of an order, and the bill, while actors are killed at work."""
-    from sweeps.evaluation import Bill, Generators
+async def evaluated(order, kills: int, after: float):
+    """The record of an order, and the bill, while actors are killed at work, each after some CPU seconds."""
+    from sweeps.evaluation import Bill
+    from sweeps.generators import Generators
     from sweeps.slots import Slots
     from trainers.config import ResourcesConfig
 
@@ -71,7 +72,7 @@ async def evaluated(order, kills: int):
         fresh = [p for p in actors() if p.pid not in killed]
         for process in fresh[:1]:
             with suppress(psutil.NoSuchProcess):
-                if process.cpu_times().user > 4:  # it has loaded what it needs, and generates
+                if process.cpu_times().user > after:
                     process.kill()
                     killed.add(process.pid)
     record = await making
@@ -85,7 +86,7 @@ def test_only_the_chunk_in_flight_is_lost_and_the_scores_are_those_of_an_undistu
     alone = Store(str(tmp_path))
     config = slow_to_say.config.model_copy(update={"toy_chat": None})
     undisturbed = evaluate_here(checkpoint, slow_to_say.stage, config, alone)["toy_math"]
-    record, bill, killed = asyncio.run(evaluated(slow_to_say, 1))
+    record, bill, killed = asyncio.run(evaluated(slow_to_say, 1, after=4))  # by then it has loaded what it needs
     assert len(killed) == 1
     assert bill.lost == 1
     assert store.record(GENERATIONS, slow_to_say.generation)["lost"] == 1
@@ -97,7 +98,8 @@ def test_only_the_chunk_in_flight_is_lost_and_the_scores_are_those_of_an_undistu
 
 
 def test_an_actor_stays_warm_and_gives_its_gpu_to_who_waits(ray, slow_to_say):
-    from sweeps.evaluation import Bill, Generators
+    from sweeps.evaluation import Bill
+    from sweeps.generators import Generators
     from sweeps.slots import Slots
     from trainers.config import ResourcesConfig
 
@@ -130,5 +132,5 @@ def test_a_chunk_that_kills_every_actor_fails_the_evaluation_after_three(ray, sl
 
     order = replace(slow_to_say, generation="f" * 32, evaluation="e" * 32, count=1)
     with pytest.raises(RayActorError):
-        asyncio.run(evaluated(order, 9))
+        asyncio.run(evaluated(order, 9, after=0))
     assert Store(order.store).record(EVALUATIONS, order.evaluation) is None
