@@ -40,7 +40,7 @@ def prepare(
 ) -> Record:
     """The record of a prepared source, made now if the store does not have it. `open_tokenizer` is only called then."""
     key = prepared_key(sources.fingerprint(source), base_fingerprint, max_length)
-    found = store.record(KIND, key)
+    found = store.record(KIND, key) if store.sound(KIND, key) else None
     return found or _make(source, key, open_tokenizer(), max_length, store)
 
 

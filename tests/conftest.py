@@ -46,6 +46,41 @@ def small() -> dict:
     return copy.deepcopy(SMALL)
 
 
+@pytest.fixture(scope="session")
+def s3():
+    """An S3 server on loopback that the environment of this process, and of those it starts, leads to."""
+    from moto.server import ThreadedMotoServer
+
+    server = ThreadedMotoServer(ip_address="127.0.0.1", port=0, verbose=False)
+    server.start()
+    host, port = server.get_host_and_port()
+    set_here = {
+        "AWS_ENDPOINT_URL": f"http://{host}:{port}",
+        "AWS_ACCESS_KEY_ID": "test",
+        "AWS_SECRET_ACCESS_KEY": "test",
+        "AWS_REGION": "us-east-1",
+        "AWS_EC2_METADATA_DISABLED": "true",
+    }
+    before = {name: os.environ.get(name) for name in set_here}
+    os.environ.update(set_here)
+    yield server
+    for name, value in before.items():
+        os.environ.pop(name) if value is None else os.environ.update({name: value})
+    server.stop()
+
+
+@pytest.fixture
+def bucket(s3) -> str:
+    """The URI of an empty bucket of the test's own."""
+    import uuid
+
+    import boto3
+
+    name = f"test-{uuid.uuid4().hex[:12]}"
+    boto3.client("s3", region_name="us-east-1", endpoint_url=os.environ["AWS_ENDPOINT_URL"]).create_bucket(Bucket=name)
+    return f"s3://{name}"
+
+
 def fulcrum(*arguments: str, cwd: Path, timeout: float = 600) -> subprocess.CompletedProcess[str]:
     """Run the command line to its end."""
     environment = {**os.environ, "PYTHONPATH": str(ROOT), "COLUMNS": "200"}
