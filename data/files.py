@@ -40,6 +40,11 @@ class Folder:
     def __str__(self) -> str:
         return self._root
 
+    @property
+    def name(self) -> str:
+        """The last part of the folder's name."""
+        return self._root.rpartition("/")[2]
+
     def __truediv__(self, name: str) -> "Folder":
         below = copy.copy(self)
         below._base, below._root = f"{self._base}/{name}", f"{self._root}/{name}"

@@ -201,8 +201,12 @@ def _storage(values: Values) -> Iterator[Problem]:
         yield Problem("name", "store", "is the folder of the artefacts that all runs share; give another name")
     if isinstance(storage, str) and is_file(storage.removeprefix("file://")):
         yield Problem("storage", storage, "is a file; give a folder")
-    if isinstance(storage, str) and "://" in storage and not storage.startswith("file://"):
-        yield Problem("storage", storage, "buckets are not supported yet; give a local path or file:///shared/path")
+    if not isinstance(storage, str) or "://" not in storage:
+        return
+    if not storage.startswith(("file:///", "s3://", "gs://")):
+        yield Problem("storage", storage, "give a local path, file:///shared/path, s3://bucket/path or gs://bucket/path")
+    elif set("?@") & set(storage):
+        yield Problem("storage", storage, "give the bucket and a path alone; keys and endpoints come from the environment")
 
 
 CHECKS: tuple[Callable[[Values], Iterator[Problem]], ...] = (

@@ -138,7 +138,7 @@ class SweepConfig(Frozen):
     name: str = Field(pattern=r"^[A-Za-z0-9][A-Za-z0-9._-]*$", max_length=100)
     """Name of the run; its folder below `storage`."""
     storage: str = Field(default="runs", min_length=1)
-    """Where runs and the store lie: a local path, or file:///path for one that all nodes share."""
+    """Where runs and the store lie: a local path, file:///path for one that all nodes share, s3://bucket/path or gs://."""
     model: ModelConfig
     """The base model."""
     sources: dict[str, SourceConfig] = Field(min_length=1)

@@ -1,8 +1,7 @@
 """What a run reads: unchanged since it was started, and found good before anything is paid for."""
 
-from pathlib import Path
-
 from data import prepare
+from data.files import Folder
 from data.store import Store
 from evaluators import evaluate, sandbox
 from sweeps import lineage
@@ -39,21 +38,22 @@ def prepare_sources(config: SweepConfig, progress: Progress) -> None:
             prepare.refuse_bad_rows(source_name, record, config.data.max_bad_rows)
 
 
-def refuse_changes(folder: Path, config: SweepConfig, known: Identities) -> None:
+def refuse_changes(folder: Folder, config: SweepConfig, known: Identities) -> None:
     """A run is continued with what it was started with: the fields that may change are listed in MAY_CHANGE."""
-    if not (folder / "config.json").exists():
+    written = folder.read("config.json")
+    if written is None:
         return
     try:
-        before = flat(SweepConfig.model_validate_json((folder / "config.json").read_text()).model_dump(mode="json"))
+        before = flat(SweepConfig.model_validate_json(written).model_dump(mode="json"))
     except ValueError as error:
-        raise Changed(f"{folder / 'config.json'} cannot be read ({error}); give the run another `name`") from error
+        raise Changed(f"{folder}/config.json cannot be read ({error}); give the run another `name`") from error
     now = flat(config.model_dump(mode="json"))
     changed = [
         f"  {field}: {before.get(field)!r} before, {now.get(field)!r} now"
         for field in sorted(before.keys() | now.keys())
         if before.get(field) != now.get(field) and not field.startswith(MAY_CHANGE)
     ]
-    started = [e for e in read(folder / "ledger.jsonl") if e["event"] == "run_started"]
+    started = [e for e in read(folder) if e["event"] == "run_started"]
     if started and not changed and started[0]["identities"] != known.plain():
         changed = ["  the files that the sources, the model or the benchmarks are read from have changed"]
     if changed:

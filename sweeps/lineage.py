@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import Any
 
 from data import sources
+from data.files import Folder
 from data.fingerprint import digest
 from data.prepare import prepared_key
 from evaluators import evaluate
@@ -91,27 +92,28 @@ def lengths(config: SweepConfig) -> list[int]:
 
 def store_root(config: SweepConfig) -> str:
     """The store of a configuration's storage, absolute, so that every process finds it."""
-    return f"{local(config.storage)}/store"
+    return f"{root(config.storage)}/store"
 
 
-def run_folder(config: SweepConfig) -> Path:
+def run_folder(config: SweepConfig) -> Folder:
     """The folder of the run."""
-    return local(config.storage) / config.name
+    return Folder(root(config.storage)) / config.name
 
 
 def absolute(config: SweepConfig) -> SweepConfig:
     """The configuration with absolute paths, for processes that work in another folder. It has the same keys."""
     values = config.model_dump()
-    values["storage"] = str(local(config.storage))
+    values["storage"] = root(config.storage)
     for entry in (values["model"], *values["sources"].values(), *values["evaluate"].values()):
         if isinstance(entry, dict) and entry.get("path") and Path(entry["path"]).exists():
             entry["path"] = str(Path(entry["path"]).resolve())
     return SweepConfig.model_validate(values)
 
 
-def local(storage: str) -> Path:
-    """A storage that is a path or a file:// URI, as an absolute path."""
-    return Path(storage.removeprefix("file://")).resolve()
+def root(storage: str) -> str:
+    """A storage as every process finds it: the address of a bucket, or an absolute path."""
+    path = storage.removeprefix("file://")
+    return path.rstrip("/") if "://" in path else str(Path(path).resolve())
 
 
 def _job(config: SweepConfig, known: Identities, keyed: KeyedStage) -> StageJob:

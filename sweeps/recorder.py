@@ -1,11 +1,12 @@
 """The driver's pen: what the graph and the trials tell goes into the ledger, the study and the trial folders."""
 
 import json
-import shutil
+import tempfile
 from pathlib import Path
 from typing import Any
 
-from data.store import Store, write_atomically
+from data.files import Folder
+from data.store import Store
 from sweeps import results
 from sweeps.config import SweepConfig
 from sweeps.ledger import Event, Ledger, read, told
@@ -25,10 +26,13 @@ class Recorder:
         self._progress = progress
         self._folder = run_folder(config)
         self._store = Store(store_root(config))
-        self.events: list[Event] = read(ledger.path)
+        self.events: list[Event] = read(ledger.folder)
         self._asked = {e["trial"]: e["params"] for e in self.events if e["event"] == "trial_started"}
-        self.study = SweepStudy(config.search, self._folder / "study.db", config.name)
+        self._scratch = tempfile.TemporaryDirectory(prefix="fulcrum-study-")
+        self._database = (self._folder.path() if self._folder.local else Path(self._scratch.name)) / "study.db"
+        self.study = SweepStudy(config.search, self._database, config.name)
         self.unfinished = self._replay()
+        self.save_study()
         self.reconcile()
 
     @property
@@ -53,13 +57,19 @@ class Recorder:
     def finish(self, number: int, outcome: dict[str, Any]) -> None:
         """Write a trial's end: its folder first, then the ledger, then the study."""
         params = self._asked[number]
-        folder = self._folder / "trials" / f"{number:04d}"
+        folder = self._folder / f"trials/{number:04d}"
         self._write_trial(folder, params, outcome)
         self._note_reused(number, outcome)
         cost = results.cost(self.events, number, outcome.get("stages", ()))
         end = {"error": None, "scores": {}} | outcome | cost
         self.note("trial_finished", trial=number, params=params, **end)
         self._tell(number, outcome)
+        self.save_study()
+
+    def save_study(self) -> None:
+        """Copy the study to the run's folder, where that is not on this machine."""
+        if not self._folder.local:
+            self._folder.put(self._database, "study.db")
 
     def _replay(self) -> list[tuple[int, Params]]:
         """Put the ledger's trials into the study, in the order of asking; the unfinished ones are returned."""
@@ -94,10 +104,9 @@ class Recorder:
                 record = self._store.record(KIND, key) or {}
                 self.note("stage_reused", key=key, trial=number, device_seconds=record.get("device_seconds", 0.0))
 
-    def _write_trial(self, folder: Path, params: Params, outcome: dict[str, Any]) -> None:
-        folder.mkdir(parents=True, exist_ok=True)
-        write_atomically(folder / "params.json", json.dumps(params, indent=2).encode())
-        write_atomically(folder / "log", json.dumps(outcome, indent=2, ensure_ascii=False).encode())
+    def _write_trial(self, folder: Folder, params: Params, outcome: dict[str, Any]) -> None:
+        folder.write("params.json", json.dumps(params, indent=2).encode())
+        folder.write("log", json.dumps(outcome, indent=2, ensure_ascii=False).encode())
         if "evaluation" in outcome:
             for file in self._store.fetch(EVALUATIONS, outcome["evaluation"]).glob("*.jsonl"):
-                shutil.copy(file, folder / file.name)
+                folder.put(file, file.name)

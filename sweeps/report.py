@@ -5,19 +5,18 @@ Everything that a model or a data set wrote is escaped by the template.
 
 import base64
 from collections.abc import Sequence
-from pathlib import Path
 from typing import Any
 
 import jinja2
 
-from data.store import write_atomically
+from data.files import Folder
 from sweeps import figures, results
 from sweeps.balance import BalancePoint
 from sweeps.config import SweepConfig
 from sweeps.ledger import Event
 
 
-def write(folder: Path, events: Sequence[Event], config: SweepConfig, chosen: BalancePoint | None) -> None:
+def write(folder: Folder, events: Sequence[Event], config: SweepConfig, chosen: BalancePoint | None) -> None:
     """Write `report.html`, and `front.png` and `tradeoff.png` where a trial was completed."""
     points = results.points(events)
     drawn: dict[str, str] = {}
@@ -27,7 +26,7 @@ def write(folder: Path, events: Sequence[Event], config: SweepConfig, chosen: Ba
             "tradeoff": figures.tradeoff_figure(points, chosen),
         }
         for name, image in images.items():
-            write_atomically(folder / f"{name}.png", image)
+            folder.write(f"{name}.png", image)
         drawn = {name: base64.b64encode(image).decode() for name, image in images.items()}
     rows = results.rows(events, config)
     template = jinja2.Environment(
@@ -46,7 +45,7 @@ def write(folder: Path, events: Sequence[Event], config: SweepConfig, chosen: Ba
         saved=sum(row["saved_device_seconds"] for row in rows),
         show=show,
     )
-    write_atomically(folder / "report.html", page.encode())
+    folder.write("report.html", page.encode())
 
 
 def sentence(chosen: BalancePoint | None, config: SweepConfig) -> str:

@@ -5,12 +5,11 @@ import signal
 import tempfile
 from collections.abc import Iterator
 from contextlib import contextmanager
-from pathlib import Path
 from typing import Any
 
 import yaml
 
-from data.store import write_atomically
+from data.files import Folder
 from sweeps import inputs, lineage, report, results
 from sweeps.balance import BalancePoint
 from sweeps.config import SweepConfig
@@ -34,7 +33,7 @@ def sweep(config: SweepConfig, progress: Progress, address: str | None = None) -
     inputs.prepare_sources(config, progress)
     with Hold(folder, progress.say):
         write_config(folder, config)
-        ledger = Ledger(folder / "ledger.jsonl")
+        ledger = Ledger(folder)
         try:
             recorder = Recorder(config, ledger, progress)
             recorder.note("run_continued" if recorder.events else "run_started", identities=known.plain())
@@ -102,20 +101,20 @@ def _search(config: SweepConfig, known: Identities, recorder: Recorder, progress
             raise failures[0]
 
 
-def conclude(folder: Path, config: SweepConfig) -> BalancePoint | None:
+def conclude(folder: Folder, config: SweepConfig) -> BalancePoint | None:
     """Write tables, balance point and report from the ledger alone."""
-    events = read_ledger(folder / "ledger.jsonl")
+    events = read_ledger(folder)
     chosen = results.write(folder, events, config)
     report.write(folder, events, config, chosen)
     return chosen
 
 
-def write_config(folder: Path, config: SweepConfig) -> None:
+def write_config(folder: Folder, config: SweepConfig) -> None:
     """`config.json`, every value, and `sweep.yaml`, those that were set."""
     values = config.model_dump(mode="json")
-    write_atomically(folder / "config.json", json.dumps(values, indent=2).encode())
+    folder.write("config.json", json.dumps(values, indent=2).encode())
     given = config.model_dump(mode="json", exclude_unset=True)
-    write_atomically(folder / "sweep.yaml", yaml.safe_dump(given, sort_keys=False, allow_unicode=True).encode())
+    folder.write("sweep.yaml", yaml.safe_dump(given, sort_keys=False, allow_unicode=True).encode())
 
 
 @contextmanager

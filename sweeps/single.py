@@ -1,8 +1,8 @@
 """Training one recipe without a search."""
 
-import shutil
 from pathlib import Path
 
+from data.files import Folder
 from data.store import Store
 from sweeps import lineage
 from sweeps.config import SweepConfig
@@ -16,7 +16,7 @@ from trainers.job import KIND
 POLL_S = 0.5
 
 
-def train(config: SweepConfig, progress: Progress, address: str | None = None) -> Path:
+def train(config: SweepConfig, progress: Progress, address: str | None = None) -> Folder:
     """Train the recipe of a configuration, or continue; the folder of the model. Stages in the store are not redone."""
     folder = lineage.run_folder(config)
     known = lineage.identities(config)
@@ -28,16 +28,13 @@ def train(config: SweepConfig, progress: Progress, address: str | None = None) -
         store = Store(lineage.store_root(config))
         if store.record(KIND, path.keys[-1]) is None:
             _train(config, path, folder, progress, address)
-        target = folder / "model"
-        shutil.rmtree(target, ignore_errors=True)
-        shutil.copytree(store.fetch(KIND, path.keys[-1]), target)
-        return target
+        return _hand_over(store.fetch(KIND, path.keys[-1]), folder / "model")
 
 
-def _train(config: SweepConfig, path: lineage.Lineage, folder: Path, progress: Progress, address: str | None) -> None:
+def _train(config: SweepConfig, path: lineage.Lineage, folder: Folder, progress: Progress, address: str | None) -> None:
     from sweeps import cluster
 
-    ledger = Ledger(folder / "ledger.jsonl")
+    ledger = Ledger(folder)
     with cluster.joined(config, address), terminable():
         import ray
 
@@ -58,3 +55,12 @@ def _train(config: SweepConfig, path: lineage.Lineage, folder: Path, progress: P
         finally:
             follow.stop()
             ledger.close()
+
+
+def _hand_over(model: Path, target: Folder) -> Folder:
+    """Copy a published model into the run's folder; whoever takes it from there needs no store."""
+    target.remove("")
+    for file in model.rglob("*"):
+        if file.is_file():
+            target.put(file, file.relative_to(model).as_posix())
+    return target

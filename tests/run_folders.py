@@ -10,11 +10,12 @@ from pathlib import Path
 import psutil
 
 from conftest import FULCRUM, ROOT
+from data.files import Folder
 from sweeps.ledger import read
 
 
 def events(folder: Path) -> list[dict]:
-    return read(folder / "ledger.jsonl")
+    return read(Folder(folder))
 
 
 def finished_stages(folder: Path) -> list[dict]:
