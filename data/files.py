@@ -4,6 +4,7 @@ A file is written whole or not at all. There is no append and no rename, because
 """
 
 import copy
+import hashlib
 import os
 import shutil
 import uuid
@@ -70,6 +71,17 @@ class Folder:
             return
         with self._fs.open_output_stream(self._at(name)) as stream:
             stream.write(text)
+
+    def digest(self, name: str) -> str | None:
+        """SHA-256 of a file as it lies there, 64 hex digits; None where there is none."""
+        found = hashlib.sha256()
+        try:
+            with self._fs.open_input_stream(self._at(name)) as stream:
+                while block := stream.read(1 << 22):
+                    found.update(block)
+        except (FileNotFoundError, NotADirectoryError):
+            return None
+        return found.hexdigest()
 
     def exists(self, name: str) -> bool:
         """Whether a file or folder is there."""

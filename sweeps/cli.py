@@ -10,7 +10,7 @@ import typer
 from rich.console import Console
 
 from data.files import Folder
-from sweeps import loading
+from sweeps import loading, store_cli
 from sweeps.checks import Problem
 from sweeps.config import SweepConfig
 from sweeps.loading import ConfigError
@@ -19,6 +19,7 @@ app = typer.Typer(add_completion=False, no_args_is_help=True, pretty_exceptions_
 WIDTH = 200  # of tables that no terminal bounds
 config_app = typer.Typer(no_args_is_help=True, help="Shipped configurations and the schema.")
 app.add_typer(config_app, name="config")
+app.add_typer(store_cli.app, name="store")
 out = Console(highlight=False, width=None if sys.stdout.isatty() else WIDTH)
 err = Console(stderr=True, highlight=False)
 

@@ -60,11 +60,11 @@ def plan(config: SweepConfig) -> Plan:
     """The stage graph of a sweep, from its configuration and the store's records."""
     known = lineage.identities(config)
     store = Store(lineage.store_root(config))
-    points, exact = _points(config)
-    chains = [lineage.stages(with_params(config, params), known) for params in points]
+    trials, exact = points(config)
+    chains = [lineage.stages(with_params(config, params), known) for params in trials]
     rate = _seconds_per_token(store, known)
     return Plan(
-        trials=len(points),
+        trials=len(trials),
         exact=exact,
         stages=tuple(_nodes(chains, known, store, rate)),
         unshared_stages=sum(map(len, chains)),
@@ -72,7 +72,8 @@ def plan(config: SweepConfig) -> Plan:
     )
 
 
-def _points(config: SweepConfig) -> tuple[list[Params], bool]:
+def points(config: SweepConfig) -> tuple[list[Params], bool]:
+    """The parameters of the trials to come, and whether these are the very ones: else the middle of the space stands in."""
     trials, searched = planned_trials(config.search), config.search.space
     if config.search.sampler == "grid" or not searched:
         return (space.grid(searched) or [{}])[:trials], True

@@ -8,7 +8,7 @@ from sweeps import lineage
 from sweeps.config import SweepConfig
 from sweeps.holder import Hold
 from sweeps.inputs import prepare_sources, refuse_changes
-from sweeps.ledger import Ledger
+from sweeps.ledger import Ledger, read
 from sweeps.progress import Progress
 from sweeps.run import terminable, write_config
 from trainers.job import KIND
@@ -24,17 +24,18 @@ def train(config: SweepConfig, progress: Progress, address: str | None = None) -
     prepare_sources(config, progress)
     with Hold(folder, progress.say):
         write_config(folder, config)
+        ledger = Ledger(folder)
+        ledger.append("run_continued" if read(folder) else "run_started", identities=known.plain())
         path = lineage.lineage(lineage.absolute(config), known)
         store = Store(lineage.store_root(config))
         if store.record(KIND, path.keys[-1]) is None:
-            _train(config, path, folder, progress, address)
+            _train(config, path, ledger, progress, address)
         return _hand_over(store.fetch(KIND, path.keys[-1]), folder / "model")
 
 
-def _train(config: SweepConfig, path: lineage.Lineage, folder: Folder, progress: Progress, address: str | None) -> None:
+def _train(config: SweepConfig, path: lineage.Lineage, ledger: Ledger, progress: Progress, address: str | None) -> None:
     from sweeps import cluster
 
-    ledger = Ledger(folder)
     with cluster.joined(config, address), terminable():
         import ray
 

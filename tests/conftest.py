@@ -1,5 +1,6 @@
 """Fixtures that tests share: the real files, a small sweep of the toy world, and the command line."""
 
+import logging
 import os
 import subprocess
 import sys
@@ -51,6 +52,7 @@ def s3():
     """An S3 server on loopback that the environment of this process, and of those it starts, leads to."""
     from moto.server import ThreadedMotoServer
 
+    logging.getLogger("werkzeug").setLevel(logging.ERROR)  # a line per request otherwise
     server = ThreadedMotoServer(ip_address="127.0.0.1", port=0, verbose=False)
     server.start()
     host, port = server.get_host_and_port()
