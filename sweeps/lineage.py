@@ -117,7 +117,7 @@ def root(storage: str) -> str:
 
 
 def _job(config: SweepConfig, known: Identities, keyed: KeyedStage) -> StageJob:
-    train = keyed.stage.train
+    train, pool = keyed.stage.train, config.resources.pool("train")
     return StageJob(
         key=keyed.key,
         parent=keyed.parent,
@@ -130,7 +130,8 @@ def _job(config: SweepConfig, known: Identities, keyed: KeyedStage) -> StageJob:
         train=train,
         model=config.model,
         store=store_root(config),
-        devices=config.resources.devices,
-        gpu=config.resources.gpus_per_worker > 0,
-        threads=max(1, int(config.resources.cpus_per_worker)),
+        devices=pool.devices,
+        gpu=pool.gpus_per_worker > 0,
+        threads=max(1, int(pool.cpus_per_worker)),
+        pool=pool.accelerator_name,
     )

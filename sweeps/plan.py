@@ -1,21 +1,16 @@
 """What a sweep would do: its stages, which of them are cached or shared, and what they would cost. Starts nothing."""
 
+from collections import Counter
 from collections.abc import Sequence
 from dataclasses import dataclass
-from statistics import median
 
-from data.mixture import take
-from data.prepare import KIND as PREPARED
-from data.prepare import prepared_key
 from data.store import Store
-from sweeps import lineage, space
+from sweeps import costs, lineage, space
 from sweeps.config import SweepConfig
-from sweeps.lineage import Identities
 from sweeps.loading import with_params
 from sweeps.space import Params
 from sweeps.study import planned_trials
-from trainers.job import KIND
-from trainers.keys import KeyedStage
+from trainers.job import KIND, StageJob
 
 
 @dataclass(frozen=True)
@@ -61,14 +56,13 @@ def plan(config: SweepConfig) -> Plan:
     known = lineage.identities(config)
     store = Store(lineage.store_root(config))
     trials, exact = points(config)
-    chains = [lineage.stages(with_params(config, params), known) for params in trials]
-    rate = _seconds_per_token(store, known)
+    paths = [lineage.lineage(with_params(config, params), known) for params in trials]
     return Plan(
         trials=len(trials),
         exact=exact,
-        stages=tuple(_nodes(chains, known, store, rate)),
-        unshared_stages=sum(map(len, chains)),
-        price=config.resources.price.get(config.resources.kind, 0.0),
+        stages=tuple(_nodes(config, [job for path in paths for job in path.jobs], store)),
+        unshared_stages=sum(len(path.jobs) for path in paths),
+        price=config.resources.pool("train").device_hour,
     )
 
 
@@ -82,31 +76,15 @@ def points(config: SweepConfig) -> tuple[list[Params], bool]:
     return first + [middle] * (trials - len(first)), False
 
 
-def _nodes(chains: Sequence[Sequence[KeyedStage]], known: Identities, store: Store, rate: float | None) -> list[PlannedStage]:
-    stages = {keyed.key: keyed for chain in chains for keyed in chain}
-    wanted = [keyed.key for chain in chains for keyed in chain]
+def _nodes(config: SweepConfig, wanted: Sequence[StageJob], store: Store) -> list[PlannedStage]:
+    """The stages of all trials, each once, in the order of asking."""
+    rates, pool = costs.rates(config, store), config.resources.pool("train")
+    trials = Counter(job.key for job in wanted)
     nodes = []
-    for key, keyed in stages.items():
-        tokens = _tokens(keyed, known, store)
-        seconds = tokens * rate if tokens is not None and rate is not None else None
-        cached = store.record(KIND, key) is not None
-        nodes.append(PlannedStage(key, keyed.parent, dict(keyed.stage.mixture), wanted.count(key), cached, tokens, seconds))
+    for job in {job.key: job for job in wanted}.values():
+        tokens = costs.stage_tokens(job, store)
+        seconds = rates.device_seconds(tokens, pool.accelerator_name, job.train.max_length, pool.devices)
+        mixture = {share.name: share.fraction for share in job.shares}
+        cached = store.record(KIND, job.key) is not None
+        nodes.append(PlannedStage(job.key, job.parent, mixture, trials[job.key], cached, tokens, seconds))
     return nodes
-
-
-def _tokens(keyed: KeyedStage, known: Identities, store: Store) -> int | None:
-    """Tokens of a stage, from the mean length of the prepared rows; None where a source is not prepared."""
-    train, total = keyed.stage.train, 0.0
-    for name, fraction in keyed.stage.mixture.items():
-        record = store.record(PREPARED, prepared_key(known.sources[name], known.base, train.max_length))
-        if record is None or not record["used"]:
-            return None
-        used = len(take(record["used"], fraction, train.seed, known.sources[name]))
-        total += used * record["tokens"] / record["used"] * train.epochs
-    return round(total)
-
-
-def _seconds_per_token(store: Store, known: Identities) -> float | None:
-    """Median device-seconds per token of the stages in the store that start from the same base model."""
-    records = [r for r in store.records(KIND) if r.get("base") == known.base and r["tokens"]]
-    return median(r["device_seconds"] / r["tokens"] for r in records) if records else None

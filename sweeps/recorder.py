@@ -7,7 +7,8 @@ from typing import Any
 
 from data.files import Folder
 from data.store import Store
-from sweeps import results
+from sweeps import budget, results
+from sweeps.budget import Spent
 from sweeps.config import SweepConfig
 from sweeps.ledger import Event, Ledger, read, told
 from sweeps.lineage import EVALUATIONS, run_folder, store_root
@@ -31,6 +32,8 @@ class Recorder:
         self._scratch = tempfile.TemporaryDirectory(prefix="fulcrum-study-")
         self._database = (self._folder.path() if self._folder.local else Path(self._scratch.name)) / "study.db"
         self.study = SweepStudy(config.search, self._database, config.name)
+        self.spent: Spent = budget.spent(self.events)
+        self.stopped: str | None = None
         self.unfinished = self._replay()
         self.save_study()
         self.reconcile()
@@ -40,9 +43,16 @@ class Recorder:
         """Number of trials that are still to be asked."""
         return max(0, planned_trials(self._config.search) - len(self._asked))
 
+    @property
+    def left(self) -> int:
+        """Number of trials that have no end, asked or not."""
+        ended = {event["trial"] for event in self.events if event["event"] == "trial_finished"}
+        return planned_trials(self._config.search) - len(ended)
+
     def note(self, event: str, **values: Any) -> None:
         """Append an event and show it."""
         self.events.append(self._ledger.append(event, **values))
+        self.spent += budget.of(self.events[-1])
         self._progress.event(self.events[-1])
 
     def ask(self) -> tuple[int, Params] | None:
@@ -55,7 +65,11 @@ class Recorder:
         return number, params
 
     def finish(self, number: int, outcome: dict[str, Any]) -> None:
-        """Write a trial's end: its folder first, then the ledger, then the study."""
+        """Write a trial's end: its folder first, then the ledger, then the study. One that was stopped is left open."""
+        if outcome["state"] == "stopped":
+            self.stopped = outcome["error"]
+            self.note("trial_stopped", trial=number, reason=self.stopped)
+            return
         params = self._asked[number]
         folder = self._folder / f"trials/{number:04d}"
         self._write_trial(folder, params, outcome)

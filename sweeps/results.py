@@ -11,12 +11,12 @@ import yaml
 
 from data.files import Folder
 from sweeps.balance import BalancePoint, Point, choose, plain
+from sweeps.budget import CHARGED
 from sweeps.config import SweepConfig
 from sweeps.ledger import Event
 from sweeps.loading import with_params
 
 Row = dict[str, Any]
-CHARGED = ("stage_finished", "stage_failed", "rung_finished", "rung_failed")
 
 
 def trials(events: Sequence[Event]) -> list[Event]:

@@ -19,6 +19,7 @@ from sweeps.ledger import read as read_ledger
 from sweeps.lineage import Identities
 from sweeps.progress import Progress
 from sweeps.recorder import Recorder
+from sweeps.space import Params
 
 
 def sweep(config: SweepConfig, progress: Progress, address: str | None = None) -> BalancePoint | None:
@@ -40,7 +41,10 @@ def sweep(config: SweepConfig, progress: Progress, address: str | None = None) -
             if recorder.unfinished or recorder.open:
                 _search(config, known, recorder, progress, address)
             chosen = conclude(folder, config)
-            recorder.note("run_finished", trial=chosen.trial if chosen else None)
+            if recorder.stopped:
+                recorder.note("run_stopped", reason=recorder.stopped, open=recorder.left)
+            else:
+                recorder.note("run_finished", trial=chosen.trial if chosen else None)
             return chosen
         finally:
             ledger.close()
@@ -58,8 +62,10 @@ def _search(config: SweepConfig, known: Identities, recorder: Recorder, progress
         from sweeps.tasks import ON_THE_HEAD
         from sweeps.trial import Context, run_trial
 
-        graph = start_graph(config.resources, cluster.slots(config.resources))
-        follow = Follow(graph, recorder.note, progress)
+        cluster.require_room(config.resources)
+        graph = start_graph(config, recorder.spent)
+        follow = Follow(graph, recorder.note, progress, lambda: recorder.spent)
+        bound = config.search.concurrency
 
         failures: list[Exception] = []
 
@@ -67,10 +73,17 @@ def _search(config: SweepConfig, known: Identities, recorder: Recorder, progress
             try:
                 follow.drain()  # what the graph noted before comes first
                 recorder.finish(number, outcome)
+                follow.leave(number)
             except Exception as error:  # Tune would run the trial again, for what is no fault of its own
                 failures.append(error)
 
-        searcher = StudySearcher(recorder.unfinished, lambda: None if failures else recorder.ask(), finish)
+        def ask() -> tuple[int, Params] | None:
+            return None if failures or recorder.stopped else recorder.ask()
+
+        def room() -> int:
+            return min(bound, follow.room()) if bound else follow.room()
+
+        searcher = StudySearcher(recorder.unfinished, ask, finish, room)
         context = Context(lineage.absolute(config), known, graph)
         tuner = tune.Tuner(
             tune.with_resources(
@@ -80,7 +93,6 @@ def _search(config: SweepConfig, known: Identities, recorder: Recorder, progress
             tune_config=tune.TuneConfig(
                 search_alg=searcher,
                 num_samples=len(recorder.unfinished) + recorder.open,
-                max_concurrent_trials=config.search.concurrency,
                 trial_name_creator=lambda trial: f"{trial.config['trial']:04d}",
                 trial_dirname_creator=lambda trial: f"{trial.config['trial']:04d}-{trial.trial_id}",
             ),

@@ -15,18 +15,25 @@ Finish = Callable[[int, dict[str, Any]], None]
 
 
 class StudySearcher(Searcher):
-    """Gives Tune the unfinished trials of a continued run first, then new ones, up to a number of trials."""
+    """Gives Tune the unfinished trials of a continued run first, then new ones, never more at once than there is room for."""
 
     def __init__(
-        self, unfinished: Sequence[tuple[int, Params]], ask: Callable[[], tuple[int, Params] | None], finish: Finish
+        self,
+        unfinished: Sequence[tuple[int, Params]],
+        ask: Callable[[], tuple[int, Params] | None],
+        finish: Finish,
+        room: Callable[[], int],
     ) -> None:
         super().__init__(metric=None, mode=None)
         self._waiting = list(unfinished)
         self._ask = ask
         self._finish = finish
+        self._room = room
         self._numbers: dict[str, int] = {}
 
     def suggest(self, trial_id: str) -> Any:
+        if len(self._numbers) >= self._room():
+            return None  # asked again by and by: the cluster may have grown, or a trial ended
         asked = self._waiting.pop(0) if self._waiting else self._ask()
         if asked is None:
             return Searcher.FINISHED

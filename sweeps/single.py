@@ -5,6 +5,7 @@ from pathlib import Path
 from data.files import Folder
 from data.store import Store
 from sweeps import lineage
+from sweeps.budget import spent
 from sweeps.config import SweepConfig
 from sweeps.holder import Hold
 from sweeps.inputs import prepare_sources, refuse_changes
@@ -42,12 +43,15 @@ def _train(config: SweepConfig, path: lineage.Lineage, ledger: Ledger, progress:
         from sweeps.driver import Follow, start_graph
         from sweeps.trial import known
 
-        graph = start_graph(config.resources, cluster.slots(config.resources))
+        cluster.require_room(config.resources)
+        events = read(ledger.folder)
+        graph = start_graph(config, spent(events))
 
         def note(event: str, **values: object) -> None:
-            progress.event(ledger.append(event, **values))
+            events.append(ledger.append(event, **values))
+            progress.event(events[-1])
 
-        follow = Follow(graph, note, progress)
+        follow = Follow(graph, note, progress, lambda: spent(events))
         try:
             wanted = graph.want_stages.remote(0, path, known(path))
             while not ray.wait([wanted], timeout=POLL_S)[0]:

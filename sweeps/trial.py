@@ -13,15 +13,19 @@ import ray
 from ray import tune
 from ray.exceptions import RayActorError, RayTaskError
 
-from data.store import Record, Store
+from data.store import Damaged, Record, Store
 from evaluators import statistics
 from sweeps.config import SweepConfig
-from sweeps.graph import Known, reason
+from sweeps.costs import stage_tokens
+from sweeps.graph import Known, Stopped
 from sweeps.lineage import EVALUATIONS, Identities, Lineage, lineage
 from sweeps.loading import with_params
+from sweeps.tasks import reason
 from trainers.job import KIND
 
 GRAPH_RESTARTS = 5
+REPAIRS = 5
+"""Times that a trial asks again because something of its chain was damaged in the store."""
 
 
 @dataclass(frozen=True)
@@ -38,7 +42,8 @@ def run_trial(settings: Mapping[str, Any], context: Context) -> None:
     try:
         outcome = outcome_of(settings["trial"], settings["params"], context)
     except Exception as error:
-        outcome = {"state": "failed", "error": reason(error)}
+        stopped = isinstance(getattr(error, "cause", None), Stopped)
+        outcome = {"state": "stopped" if stopped else "failed", "error": reason(error)}
     tune.report({"outcome": json.dumps(outcome)})  # as text: Tune takes nested results apart
 
 
@@ -70,16 +75,23 @@ def objectives(config: SweepConfig, scores: Mapping[str, Mapping[str, Any]]) -> 
 
 
 def _ask(graph: Any, trial: int, path: Lineage) -> Record:
-    """Ask the graph until it answers; when it dies it comes back, and that is nobody's failure."""
-    for attempt in range(GRAPH_RESTARTS + 1):
+    """Ask the graph until it answers; when it dies it comes back, and that is nobody's failure.
+
+    What is found damaged is not in the store any more: who asks again gets it made anew.
+    """
+    deaths = repairs = 0
+    while True:
         try:
             return dict(ray.get(graph.want.remote(trial, path, known(path))))
-        except RayActorError as error:
-            # An actor that died inside a stage arrives as a RayTaskError as well: that is the stage's failure.
-            if isinstance(error, RayTaskError) or attempt == GRAPH_RESTARTS:
+        except RayTaskError as error:
+            repairs += 1
+            if not isinstance(error.cause, Damaged) or repairs > REPAIRS:
                 raise
-            time.sleep(1 + attempt)
-    raise AssertionError("unreachable")
+        except RayActorError:
+            deaths += 1
+            if deaths > GRAPH_RESTARTS:
+                raise
+            time.sleep(deaths)
 
 
 def known(path: Lineage) -> Known:
@@ -90,4 +102,5 @@ def known(path: Lineage) -> Known:
         return Known({path.evaluation: finished} | {key: store.record(KIND, key) or {} for key in path.keys})
     records = {key: store.record(KIND, key) for key in path.keys}
     last = max((i for i, key in enumerate(path.keys) if records[key]), default=-1)
-    return Known({key: records[key] or {} for key in path.keys[: last + 1]})
+    tokens = {job.key: stage_tokens(job, store) for job in path.jobs[last + 1 :]}
+    return Known({key: records[key] or {} for key in path.keys[: last + 1]}, tokens)

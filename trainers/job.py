@@ -32,6 +32,8 @@ class StageJob:
     devices: float
     gpu: bool
     threads: int
+    pool: str = "cpu"
+    """What its devices are called in records and prices: an accelerator type, `gpu` or `cpu`."""
     launched: float = 0.0
     """Unix time at which the devices were taken; the record counts device-seconds from here."""
 
@@ -47,4 +49,5 @@ class Progress:
     tokens: int
 
 
-Report = Callable[[Progress], None]
+Report = Callable[[Progress], bool | None]
+"""Told how far a stage is; true asks it to write a resume point and to stop."""

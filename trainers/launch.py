@@ -1,18 +1,17 @@
 """Launching one stage on Ray Train: a worker group, or this very process when no worker is asked for."""
 
 import shutil
-from collections.abc import Callable
 from typing import Any
 
 from data.store import Record
 from trainers.config import ResourcesConfig
-from trainers.job import Progress, StageJob
+from trainers.job import Report, StageJob
 
 TAG = "fulcrum_stage"
 """Name prefix of the Train runs, by which their placement groups and actors can be told from others."""
 
 
-def launch(job: StageJob, resources: ResourcesConfig, report: Callable[[Progress], None]) -> Record:
+def launch(job: StageJob, resources: ResourcesConfig, report: Report) -> Record:
     """Train and publish a stage; blocks until it is in the store. Raises what the loop raised, on whatever machine.
 
     A worker that dies is replaced twice; the stage then starts again from its parent.
@@ -28,6 +27,7 @@ def launch(job: StageJob, resources: ResourcesConfig, report: Callable[[Progress
             num_workers=resources.workers,
             use_gpu=resources.gpus_per_worker > 0,
             resources_per_worker=_per_worker(resources),
+            accelerator_type=resources.accelerator,
         ),
         torch_config=TorchConfig(backend="nccl" if job.gpu else "gloo"),
         run_config=RunConfig(

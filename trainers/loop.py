@@ -102,6 +102,7 @@ def _publish(running: Any, job: StageJob, store: Store, start: str, done: Record
     if dist.get_rank() == 0:
         mixture = {share.name: share.fraction for share in job.shares}
         record = done | {"base": job.base, "parent": job.parent, "mixture": mixture}
+        record |= {"pool": job.pool, "max_length": job.train.max_length}
         with store.writing(KIND, job.key, record) as folder:
             save(running.module, weights, start, job.model, folder)
             record["device_seconds"] = job.devices * (time.time() - job.launched)
