@@ -7,7 +7,7 @@ from typing import Any
 
 from sweeps.config import BudgetConfig
 
-CHARGED = ("stage_finished", "stage_failed", "stage_stopped", "rung_finished", "rung_failed")
+CHARGED = ("stage_finished", "stage_failed", "stage_stopped", "rung_finished", "rung_failed", "rung_stopped")
 HOUR_S = 3600.0
 
 

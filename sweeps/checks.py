@@ -209,6 +209,14 @@ def _storage(values: Values) -> Iterator[Problem]:
         yield Problem("storage", storage, "give the bucket and a path alone; keys and endpoints come from the environment")
 
 
+def _budget(values: Values) -> Iterator[Problem]:
+    budget, resources = _mapping(values, "budget"), _mapping(values, "resources")
+    if budget.get("usd") is not None and not resources.get("price"):
+        yield Problem(
+            "budget.usd", budget["usd"], "write resources.price: money per device-hour by gpu, cpu or accelerator type"
+        )
+
+
 CHECKS: tuple[Callable[[Values], Iterator[Problem]], ...] = (
     _model,
     _source_paths,
@@ -218,4 +226,5 @@ CHECKS: tuple[Callable[[Values], Iterator[Problem]], ...] = (
     _benchmarks,
     _space,
     _storage,
+    _budget,
 )

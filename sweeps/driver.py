@@ -30,11 +30,19 @@ def start_graph(config: SweepConfig, spent: Spent) -> Any:
 class Follow(Callback):
     """A Tune callback that writes down what the graph tells, and tells it which nodes there are and what was spent."""
 
-    def __init__(self, graph: Any, note: Callable[..., None], progress: Progress, spent: Callable[[], Spent]) -> None:
+    def __init__(
+        self,
+        graph: Any,
+        note: Callable[..., None],
+        progress: Progress,
+        spent: Callable[[], Spent],
+        died: Callable[[], None] = lambda: None,
+    ) -> None:
         self._graph = graph
         self._note = note
         self._progress = progress
         self._spent = spent
+        self._died = died
         self._seen = 0
         self._life = ""
         self._looked = 0.0
@@ -61,7 +69,11 @@ class Follow(Callback):
             self.news = news = ray.get(asked, timeout=ANSWER_WITHIN_S)
         except (RayActorError, GetTimeoutError):
             return
-        self._seen, self._life = (self._seen if news.life == self._life else 0), news.life
+        if news.life != self._life:
+            self._seen = 0
+            if self._life:
+                self._died()
+        self._life = news.life
         for event in news.events:
             self._note(event.pop("event"), **event)
             self._seen += 1

@@ -19,6 +19,7 @@ from dataclasses import asdict, dataclass, replace
 import psutil
 
 from data.files import Folder
+from sweeps.interrupt import interruptible
 
 BEAT_S = 5.0
 PATIENCE_S = 30.0
@@ -41,6 +42,8 @@ class Holder:
     token: str
     counter: int
     owner: str = ""
+    beat: float = 0.0
+    """Unix time, by the holder's own clock, at which the counter moved last."""
 
     def __str__(self) -> str:
         return f"process {self.pid} on {self.host}"
@@ -92,6 +95,7 @@ class Beat:
                 continue
 
     def _write(self) -> None:
+        self.me = replace(self.me, beat=time.time())
         self._folder.write(self._name, json.dumps(asdict(self.me)).encode())
 
 
@@ -101,6 +105,7 @@ class Hold:
     def __init__(self, folder: Folder, say: Callable[[str], None] = print) -> None:
         self._folder = folder
         self._say = say
+        self.last_seen = 0.0  # when the holder before us, which ended without a word, was last alive
         # Stopped for so long that another took over: writing on would give the ledger two writers.
         # By SIGTERM, because a shell may have told this process to ignore Ctrl-C.
         self._beat = Beat(folder, "holder.json", lost=lambda: _thread.interrupt_main(signal.SIGTERM))
@@ -109,15 +114,17 @@ class Hold:
         current = read(self._folder)
         if current:
             self._wait_for(current)
+            self.last_seen = current.beat
         faster = self._beat.take()
         if faster:
             raise Held(f"{self._folder} is held by {faster}; wait for it or stop it")
-        self._before = signal.signal(signal.SIGTERM, signal.default_int_handler)
+        self._signals = interruptible()
+        self._signals.__enter__()
         return self
 
     def __exit__(self, *_: object) -> None:
         self._beat.release()
-        signal.signal(signal.SIGTERM, self._before)
+        self._signals.__exit__(None, None, None)
 
     def _wait_for(self, current: Holder) -> None:
         if here(current):

@@ -2,6 +2,7 @@
 
 import json
 import tempfile
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -21,10 +22,13 @@ from trainers.job import KIND
 class Recorder:
     """Owns the ledger of a run and the study that is rebuilt from it. Lives in the driver's main thread."""
 
-    def __init__(self, config: SweepConfig, ledger: Ledger, progress: Progress) -> None:
+    def __init__(self, config: SweepConfig, ledger: Ledger, progress: Progress, last_seen: float = 0.0) -> None:
+        """`last_seen` is when the process that held this run before was last alive, where it did not end by itself."""
         self._config = config
         self._ledger = ledger
         self._progress = progress
+        train, evaluate = config.resources.pool("train"), config.resources.pool("evaluate")
+        self._devices = {"stage": train.devices, "rung": evaluate.gpus_per_worker or evaluate.cpus_per_worker}
         self._folder = run_folder(config)
         self._store = Store(store_root(config))
         self.events: list[Event] = read(ledger.folder)
@@ -36,7 +40,7 @@ class Recorder:
         self.stopped: str | None = None
         self.unfinished = self._replay()
         self.save_study()
-        self.reconcile()
+        self.reconcile(last_seen or max((event["time"] for event in self.events), default=0.0))
 
     @property
     def open(self) -> int:
@@ -79,6 +83,7 @@ class Recorder:
         self.note("trial_finished", trial=number, params=params, **end)
         self._tell(number, outcome)
         self.save_study()
+        self.note_damage()
 
     def save_study(self) -> None:
         """Copy the study to the run's folder, where that is not on this machine."""
@@ -99,17 +104,29 @@ class Recorder:
         complete = outcome["state"] == "complete"
         self.study.tell(number, (outcome["specialist"], outcome["general"]) if complete else None, outcome.get("error"))
 
-    def reconcile(self) -> None:
-        """A driver or a graph that died may not have told of the end of a stage or evaluation that the store holds."""
-        finished = {(e["event"], e["key"]) for e in self.events if e["event"] in ("stage_finished", "rung_finished")}
-        for event in [e for e in self.events if e["event"] in ("stage_started", "rung_started")]:
-            done = event["event"].replace("started", "finished")
-            kind, key = (KIND, event["key"]) if done == "stage_finished" else (EVALUATIONS, event["evaluation"])
+    def reconcile(self, until: float) -> None:
+        """Write down the ends of what a driver or a graph that died at `until` had started: it could not tell any more.
+
+        What the store holds was finished; of the rest the time that it held its devices is charged.
+        """
+        for event in _open(self.events):
+            what = event["event"].removesuffix("_started")
+            kind, key = (KIND, event["key"]) if what == "stage" else (EVALUATIONS, event["evaluation"])
+            about = {name: value for name, value in event.items() if name not in ("event", "time")}
             record = self._store.record(kind, key)
-            if record and (done, event["key"]) not in finished:
-                finished.add((done, event["key"]))
-                about = {k: v for k, v in event.items() if k not in ("event", "time")}
-                self.note(done, **about, **told(record))
+            if record:
+                self.note(f"{what}_finished", **about, **told(record))
+            else:
+                spent = self._devices[what] * max(0.0, until - event["time"])
+                self.note(f"{what}_stopped", **about, device_seconds=spent, step=None, reason="cut off with the run")
+
+    def note_damage(self) -> None:
+        """Say what was set aside in the store since this run began."""
+        said = {(e["kind"], e["key"], e["attempt"]) for e in self.events if e["event"] == "entry_set_aside"}
+        for found in self._store.damage():
+            about = {name: found[name] for name in ("kind", "key", "attempt", "reason")}
+            if found["time"] > self.events[0]["time"] and (found["kind"], found["key"], found["attempt"]) not in said:
+                self.note("entry_set_aside", **about)
 
     def _note_reused(self, number: int, outcome: dict[str, Any]) -> None:
         paid = {e["key"]: e["trial"] for e in self.events if e["event"] == "stage_finished"}
@@ -124,3 +141,15 @@ class Recorder:
         if "evaluation" in outcome:
             for file in self._store.fetch(EVALUATIONS, outcome["evaluation"]).glob("*.jsonl"):
                 folder.put(file, file.name)
+
+
+def _open(events: Sequence[Event]) -> list[Event]:
+    """The last starts of stages and evaluations that have no end."""
+    started: dict[tuple[str, str], Event] = {}
+    for event in events:
+        what, _, how = event["event"].partition("_")
+        if what in ("stage", "rung") and how == "started":
+            started[what, event["key"]] = event
+        elif what in ("stage", "rung") and how != "reused":
+            started.pop((what, event["key"]), None)
+    return list(started.values())

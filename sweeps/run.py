@@ -1,10 +1,8 @@
 """A sweep from start to end, or from wherever it was cut off: there is no other way to restore it."""
 
 import json
-import signal
 import tempfile
-from collections.abc import Iterator
-from contextlib import contextmanager
+import time
 from typing import Any
 
 import yaml
@@ -14,6 +12,7 @@ from sweeps import inputs, lineage, report, results
 from sweeps.balance import BalancePoint
 from sweeps.config import SweepConfig
 from sweeps.holder import Hold
+from sweeps.interrupt import interruptible
 from sweeps.ledger import Ledger
 from sweeps.ledger import read as read_ledger
 from sweeps.lineage import Identities
@@ -32,11 +31,11 @@ def sweep(config: SweepConfig, progress: Progress, address: str | None = None) -
     inputs.refuse_changes(folder, config, known)
     inputs.try_benchmarks(config)
     inputs.prepare_sources(config, progress)
-    with Hold(folder, progress.say):
+    with Hold(folder, progress.say) as held:
         write_config(folder, config)
         ledger = Ledger(folder)
         try:
-            recorder = Recorder(config, ledger, progress)
+            recorder = Recorder(config, ledger, progress, held.last_seen)
             recorder.note("run_continued" if recorder.events else "run_started", identities=known.plain())
             if recorder.unfinished or recorder.open:
                 _search(config, known, recorder, progress, address)
@@ -54,7 +53,7 @@ def _search(config: SweepConfig, known: Identities, recorder: Recorder, progress
     """Let Tune run the trials that are left."""
     from sweeps import cluster
 
-    with cluster.joined(config, address), terminable(), tempfile.TemporaryDirectory(prefix="fulcrum-tune-") as scratch:
+    with cluster.joined(config, address), interruptible(), tempfile.TemporaryDirectory(prefix="fulcrum-tune-") as scratch:
         from ray import tune
 
         from sweeps.driver import Follow, start_graph
@@ -64,7 +63,7 @@ def _search(config: SweepConfig, known: Identities, recorder: Recorder, progress
 
         cluster.require_room(config.resources)
         graph = start_graph(config, recorder.spent)
-        follow = Follow(graph, recorder.note, progress, lambda: recorder.spent)
+        follow = Follow(graph, recorder.note, progress, lambda: recorder.spent, lambda: recorder.reconcile(time.time()))
         bound = config.search.concurrency
 
         failures: list[Exception] = []
@@ -77,13 +76,17 @@ def _search(config: SweepConfig, known: Identities, recorder: Recorder, progress
             except Exception as error:  # Tune would run the trial again, for what is no fault of its own
                 failures.append(error)
 
+        waiting = list(recorder.unfinished)
+
         def ask() -> tuple[int, Params] | None:
-            return None if failures or recorder.stopped else recorder.ask()
+            if failures or recorder.stopped:
+                return None
+            return waiting.pop(0) if waiting else recorder.ask()
 
         def room() -> int:
             return min(bound, follow.room()) if bound else follow.room()
 
-        searcher = StudySearcher(recorder.unfinished, ask, finish, room)
+        searcher = StudySearcher(ask, finish, room)
         context = Context(lineage.absolute(config), known, graph)
         tuner = tune.Tuner(
             tune.with_resources(
@@ -108,7 +111,7 @@ def _search(config: SweepConfig, known: Identities, recorder: Recorder, progress
             tuner.fit()
         finally:
             follow.stop()
-        recorder.reconcile()
+            recorder.reconcile(time.time())
         if failures:
             raise failures[0]
 
@@ -127,13 +130,3 @@ def write_config(folder: Folder, config: SweepConfig) -> None:
     folder.write("config.json", json.dumps(values, indent=2).encode())
     given = config.model_dump(mode="json", exclude_unset=True)
     folder.write("sweep.yaml", yaml.safe_dump(given, sort_keys=False, allow_unicode=True).encode())
-
-
-@contextmanager
-def terminable() -> Iterator[None]:
-    """SIGTERM ends the block as Ctrl-C does."""
-    before = signal.signal(signal.SIGTERM, signal.default_int_handler)
-    try:
-        yield
-    finally:
-        signal.signal(signal.SIGTERM, before)

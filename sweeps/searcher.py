@@ -4,7 +4,7 @@ Tune's own state of it is never written: a run is continued from the ledger.
 """
 
 import json
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 from typing import Any
 
 from ray.tune.search import Searcher
@@ -15,17 +15,10 @@ Finish = Callable[[int, dict[str, Any]], None]
 
 
 class StudySearcher(Searcher):
-    """Gives Tune the unfinished trials of a continued run first, then new ones, never more at once than there is room for."""
+    """Gives Tune a trial whenever there is room for one more, until `ask` has none."""
 
-    def __init__(
-        self,
-        unfinished: Sequence[tuple[int, Params]],
-        ask: Callable[[], tuple[int, Params] | None],
-        finish: Finish,
-        room: Callable[[], int],
-    ) -> None:
+    def __init__(self, ask: Callable[[], tuple[int, Params] | None], finish: Finish, room: Callable[[], int]) -> None:
         super().__init__(metric=None, mode=None)
-        self._waiting = list(unfinished)
         self._ask = ask
         self._finish = finish
         self._room = room
@@ -34,7 +27,7 @@ class StudySearcher(Searcher):
     def suggest(self, trial_id: str) -> Any:
         if len(self._numbers) >= self._room():
             return None  # asked again by and by: the cluster may have grown, or a trial ended
-        asked = self._waiting.pop(0) if self._waiting else self._ask()
+        asked = self._ask()
         if asked is None:
             return Searcher.FINISHED
         self._numbers[trial_id], params = asked

@@ -9,9 +9,10 @@ from sweeps.budget import spent
 from sweeps.config import SweepConfig
 from sweeps.holder import Hold
 from sweeps.inputs import prepare_sources, refuse_changes
+from sweeps.interrupt import interruptible
 from sweeps.ledger import Ledger, read
 from sweeps.progress import Progress
-from sweeps.run import terminable, write_config
+from sweeps.run import write_config
 from trainers.job import KIND
 
 POLL_S = 0.5
@@ -37,7 +38,7 @@ def train(config: SweepConfig, progress: Progress, address: str | None = None) -
 def _train(config: SweepConfig, path: lineage.Lineage, ledger: Ledger, progress: Progress, address: str | None) -> None:
     from sweeps import cluster
 
-    with cluster.joined(config, address), terminable():
+    with cluster.joined(config, address), interruptible():
         import ray
 
         from sweeps.driver import Follow, start_graph

@@ -1,0 +1,153 @@
+"""Leaks of placement groups that Ray 2.60 has, made to happen, and removed while the sweep would go on.
+
+Each test first shows that Ray itself leaves the group behind, and would do so when a later version no longer did: then the
+reaper can go.
+"""
+
+import os
+import time
+
+import pytest
+
+from run_folders import wait_for
+from sweeps import cluster
+from sweeps.loading import parse
+from sweeps.reaper import Reaper, groups, unowned
+
+pytestmark = pytest.mark.cluster
+
+
+@pytest.fixture(scope="module")
+def ray():
+    """A Ray of this module's own with two CPUs."""
+    import ray
+
+    from conftest import SMALL
+
+    before = dict(os.environ)
+    with cluster.joined(parse(SMALL), None):
+        yield ray
+    os.environ.clear()
+    os.environ.update(before)
+
+
+@pytest.fixture
+def clean(ray):
+    """Nothing is held before and after."""
+    yield
+    reap_until(lambda: not groups())
+    wait_for(lambda: free(ray) == total(ray), 60, "free CPUs")
+
+
+def free(ray):
+    return ray.available_resources().get("CPU", 0.0)
+
+
+def total(ray):
+    return ray.cluster_resources()["CPU"]
+
+
+def reap_until(condition, seconds=60):
+    """What a sweep does while it runs, until a condition holds; what was removed."""
+    reaper, removed = Reaper(), []
+
+    def look():
+        removed.extend(reaper.reap())
+        return condition()
+
+    wait_for(look, seconds, "the reaper")
+    return removed
+
+
+def train(ray, storage, loop, workers=1, **trainer):
+    """A task that trains as a stage does: it holds nothing and runs `TorchTrainer.fit()`."""
+    from sweeps.tasks import HOLDS_NOTHING
+
+    @ray.remote(max_retries=0)
+    def stage():
+        from ray.train import FailureConfig, RunConfig, ScalingConfig
+        from ray.train.v2.api.data_parallel_trainer import DataParallelTrainer
+
+        return (
+            DataParallelTrainer(
+                loop,
+                scaling_config=ScalingConfig(num_workers=workers, resources_per_worker={"CPU": 1}),
+                run_config=RunConfig(
+                    name=f"t{time.time()}",
+                    storage_path=str(storage),
+                    failure_config=FailureConfig(max_failures=2, controller_failure_limit=30),
+                ),
+                **trainer,
+            )
+            .fit()
+            .return_value
+        )
+
+    return stage.options(**HOLDS_NOTHING).remote()
+
+
+def for_ever():
+    while True:
+        time.sleep(1)
+
+
+def states(ray):
+    from ray.util import placement_group_table
+
+    mine = {group.id for group in groups()}
+    return [about["state"] for name, about in placement_group_table().items() if name in mine]
+
+
+def test_a_stage_killed_while_it_waits_for_devices_would_take_them_later(ray, clean, tmp_path):
+    """ray.md, section 4, path (a)."""
+
+    @ray.remote
+    class Taken:
+        def ready(self):
+            return True
+
+    taken = Taken.options(num_cpus=total(ray)).remote()
+    ray.get(taken.ready.remote())
+    stage = train(ray, tmp_path, for_ever)
+    wait_for(lambda: states(ray) == ["PENDING"], 120, "a group that waits")
+    assert unowned(groups()) == [], "its controller lives"
+    ray.cancel(stage, force=True)
+    wait_for(lambda: unowned(groups()), 60, "the death of its controller")
+    ray.kill(taken)
+    wait_for(lambda: states(ray) == ["CREATED"], 60, "the leak: nobody is left, and a CPU is taken")
+    assert free(ray) == total(ray) - 1
+    assert len(reap_until(lambda: free(ray) == total(ray))) == 1
+
+
+def test_a_stage_killed_in_training_gives_its_devices_back(ray, clean, tmp_path):
+    """ray.md, section 1 (d): the group of a stage that was killed by force stays, some times for minutes."""
+    stage = train(ray, tmp_path, for_ever)
+    wait_for(lambda: states(ray) == ["CREATED"], 120, "the worker group")
+    ray.cancel(stage, force=True)
+    wait_for(lambda: unowned(groups()) or not groups(), 60, "the death of its controller")
+    reap_until(lambda: free(ray) == total(ray), 10)
+
+
+def test_a_worker_group_that_failed_at_its_start_does_not_block_the_next(ray, clean, tmp_path):
+    """ray.md, section 4, path (b): the first group keeps all CPUs, and the second waits for them for ever."""
+    from ray.train.backend import Backend, BackendConfig
+
+    once = tmp_path / "failed-once"
+
+    class FailsOnce(Backend):
+        def on_start(self, worker_group, backend_config):
+            if not once.exists():
+                once.write_text("")
+                raise OSError("address already in use")
+
+    class Config(BackendConfig):
+        @property
+        def backend_cls(self):
+            return FailsOnce
+
+    stage = train(ray, tmp_path / "runs", lambda: None, workers=int(total(ray)), backend_config=Config())
+    wait_for(once.exists, 120, "the failure")
+    wait_for(lambda: sorted(states(ray)) == ["CREATED", "PENDING"], 60, lambda: f"the leak, not {states(ray)}")
+    assert not ray.wait([stage], timeout=5)[0]
+    reap_until(lambda: ray.wait([stage], timeout=0.1)[0], 120)
+    ray.get(stage)
