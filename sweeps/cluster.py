@@ -2,24 +2,26 @@
 
 import os
 import time
+import uuid
 from collections.abc import Iterator
 from contextlib import contextmanager
 
 from sweeps.admission import Resources
 from sweeps.config import SweepConfig
 from sweeps.errors import ClusterTooSmall
-from sweeps.reaper import Reaper, groups, remove
+from sweeps.reaper import MARK, groups, remove
 from sweeps.tasks import environment, shape
 from trainers.config import ResourcesConfig
-
-__all__ = ["Reaper", "joined", "nodes", "require_room"]
 
 LEAVE_WITHIN_S = 20.0
 
 
 @contextmanager
-def joined(config: SweepConfig, address: str | None) -> Iterator[None]:
-    """A connection to the cluster at an address, at RAY_ADDRESS, or to one started here for the time of the block."""
+def joined(config: SweepConfig, address: str | None) -> Iterator[str]:
+    """A connection to the cluster at an address, at RAY_ADDRESS, or to one started here for the time of the block.
+
+    Yields the mark that all processes of this sweep carry.
+    """
     import ray
 
     # Read by this process before Tune starts; Ctrl-C is ours to handle.
@@ -27,15 +29,16 @@ def joined(config: SweepConfig, address: str | None) -> Iterator[None]:
     os.environ.setdefault("RAY_worker_maximum_startup_concurrency", "16")  # fewer warnings about it on small machines
     os.environ |= {"RAY_AIR_NEW_OUTPUT": "0", "RAY_USAGE_STATS_ENABLED": "0", "TUNE_FORCE_TRIAL_CLEANUP_S": "30"}
     variables = environment(max(1, int(config.resources.cpus_per_worker)), config.resources.gpus_per_worker > 0)
+    mark = uuid.uuid4().hex
     ray.init(
         address=address or os.environ.get("RAY_ADDRESS") or "local",
         namespace=f"fulcrum-{config.name}",
-        runtime_env={"env_vars": dict(variables)},
+        runtime_env={"env_vars": {**variables, MARK: mark}},
         log_to_driver=False,
         logging_level="ERROR",
     )
     try:
-        yield
+        yield mark
     finally:
         _leave()
         ray.shutdown()

@@ -14,6 +14,7 @@ from sweeps.budget import Spent
 from sweeps.config import SweepConfig
 from sweeps.graph import News, StageGraph, Terms
 from sweeps.progress import Progress
+from sweeps.reaper import Reaper
 
 ANSWER_WITHIN_S = 30.0
 LOOK_EVERY_S = 2.0
@@ -36,6 +37,7 @@ class Follow(Callback):
         note: Callable[..., None],
         progress: Progress,
         spent: Callable[[], Spent],
+        mark: str,
         died: Callable[[], None] = lambda: None,
     ) -> None:
         self._graph = graph
@@ -46,7 +48,7 @@ class Follow(Callback):
         self._seen = 0
         self._life = ""
         self._looked = 0.0
-        self._reaper = cluster.Reaper()
+        self._reaper = Reaper(mark)
         self.news: News | None = None
 
     def __getstate__(self) -> dict[str, Any]:
@@ -75,8 +77,11 @@ class Follow(Callback):
                 self._died()
         self._life = news.life
         for event in news.events:
-            self._note(event.pop("event"), **event)
+            name = event.pop("event")
+            self._note(name, **event)
             self._seen += 1
+            if name.endswith(("_failed", "_stopped")):
+                self._reaper.search()
         self._progress.stages(news.progress, news.waiting)
 
     def leave(self, trial: int) -> None:

@@ -167,11 +167,10 @@ class StageGraph:
     async def _kept_if_good(self, key: str, make: Callable[[], Awaitable[Record]]) -> Record:
         try:
             return await make()
-        except Damaged as damaged:
-            self._made.pop(damaged.key, None)  # made once, and no more there: who asks next makes it anew
-            raise
-        except BaseException:
-            self._made.pop(key, None)
+        except BaseException as error:
+            self._made.pop(key, None)  # forgotten, so that who asks next makes it anew
+            if isinstance(error, Damaged):
+                self._made.pop(error.key, None)  # what was made once is not there any more
             raise
         finally:
             self._wanted.pop(key, None)

@@ -70,7 +70,7 @@ def _mixture(event: Mapping[str, Any]) -> str:
 LINES = {
     "stage_started": lambda e: f"stage {e['key'][:8]} trains on {_mixture(e)}",
     "stage_finished": lambda e: f"stage {e['key'][:8]} finished, {e['device_seconds']:.0f} device-seconds",
-    "stage_elsewhere": lambda e: f"stage {e['key'][:8]} is being trained by another run on this storage; waiting for it",
+    "stage_elsewhere": lambda e: f"stage {e['key'][:8]} is trained by another run on this storage; waiting for it",
     "stage_stopped": lambda e: f"stage {e['key'][:8]} stopped at step {e['step']}: {e['reason']}",
     "trial_stopped": lambda e: f"trial {e['trial']} stays open: {e['reason']}",
     "run_stopped": lambda e: f"stopped with {e['open']} trials left: {e['reason']}; raise the limit and run the command again",

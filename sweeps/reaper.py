@@ -5,9 +5,16 @@ devices, and one that still waits for devices takes them later. The creator of a
 Train run: a group whose controller is dead, or has made a newer group since, belongs to nobody.
 """
 
+import socket
+import time
+from contextlib import suppress
 from dataclasses import dataclass
+from typing import Any
 
-GONE = "REMOVED"
+import psutil
+
+MARK = "FULCRUM_RUN"
+SETTLES_IN_S = 3.0
 
 
 @dataclass(frozen=True)
@@ -54,10 +61,15 @@ def remove(group: str) -> None:
 
 
 class Reaper:
-    """Removes what was found without an owner twice in a row: Ray's own clean-up comes first."""
+    """Removes what was found without an owner twice in a row: Ray's own clean-up comes first.
 
-    def __init__(self) -> None:
+    `mark` stands in the environment of all processes of this sweep, as FULCRUM_RUN.
+    """
+
+    def __init__(self, mark: str = "") -> None:
+        self._mark = mark
         self._seen: set[str] = set()
+        self._searches: list[Any] = []
 
     def reap(self) -> list[str]:
         """Look once; what was removed, in words."""
@@ -66,7 +78,64 @@ class Reaper:
         for group in removed:
             remove(group)
         self._seen = found - removed
-        return [f"placement group {group}" for group in sorted(removed)]
+        return [f"placement group {group}" for group in sorted(removed)] + self._ended()
+
+    def search(self) -> None:
+        """Look on every node for processes that outlived their parents: a stage has just failed or was stopped."""
+        import ray
+        from ray.util.scheduling_strategies import NodeAffinitySchedulingStrategy
+
+        look = ray.remote(num_cpus=0, max_retries=0)(end_orphans)
+        for node in [node["NodeID"] for node in ray.nodes() if node["Alive"]]:
+            there = NodeAffinitySchedulingStrategy(node, soft=False)
+            self._searches.append(look.options(scheduling_strategy=there).remote(self._mark))
+
+    def _ended(self) -> list[str]:
+        """What the searches that are over have ended."""
+        if not self._searches:
+            return []
+        import ray
+        from ray.exceptions import RayError
+
+        told = []
+        over, self._searches = (
+            ray.wait(self._searches, num_returns=len(self._searches), timeout=0) if self._searches else ([], [])
+        )
+        for search in over:
+            try:
+                told += ray.get(search)
+            except RayError:  # the node went away, and its processes with it
+                continue
+        return told
+
+
+def end_orphans(mark: str) -> list[str]:
+    """Kill the processes of a sweep on this machine that no raylet is above any more; what they were, in words.
+
+    Only those that are still there after a while: a process may be about to end.
+    """
+    before = {process.pid for process in orphans(mark)}
+    time.sleep(SETTLES_IN_S if before else 0)
+    ended = []
+    for process in orphans(mark):
+        if process.pid in before:
+            with suppress(psutil.NoSuchProcess):
+                ended.append(f"process {process.pid} ({' '.join(process.cmdline())[:80]}) on {socket.gethostname()}")
+                process.kill()
+    return ended
+
+
+def orphans(mark: str) -> list[psutil.Process]:
+    """Processes with the mark of a sweep that are no descendants of a raylet."""
+    found = []
+    for process in psutil.process_iter():
+        try:
+            ours = process.environ().get(MARK) == mark and process.status() != psutil.STATUS_ZOMBIE
+            if ours and not any(parent.name().startswith("raylet") for parent in process.parents()):
+                found.append(process)
+        except (psutil.NoSuchProcess, psutil.AccessDenied):
+            continue
+    return found
 
 
 def _dead_actors() -> set[str]:

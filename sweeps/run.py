@@ -53,7 +53,11 @@ def _search(config: SweepConfig, known: Identities, recorder: Recorder, progress
     """Let Tune run the trials that are left."""
     from sweeps import cluster
 
-    with cluster.joined(config, address), interruptible(), tempfile.TemporaryDirectory(prefix="fulcrum-tune-") as scratch:
+    with (
+        cluster.joined(config, address) as mark,
+        interruptible(),
+        tempfile.TemporaryDirectory(prefix="fulcrum-tune-") as scratch,
+    ):
         from ray import tune
 
         from sweeps.driver import Follow, start_graph
@@ -63,7 +67,7 @@ def _search(config: SweepConfig, known: Identities, recorder: Recorder, progress
 
         cluster.require_room(config.resources)
         graph = start_graph(config, recorder.spent)
-        follow = Follow(graph, recorder.note, progress, lambda: recorder.spent, lambda: recorder.reconcile(time.time()))
+        follow = Follow(graph, recorder.note, progress, lambda: recorder.spent, mark, lambda: recorder.reconcile(time.time()))
         bound = config.search.concurrency
 
         failures: list[Exception] = []
@@ -101,7 +105,7 @@ def _search(config: SweepConfig, known: Identities, recorder: Recorder, progress
             ),
             run_config=tune.RunConfig(
                 name=config.name,
-                storage_path=scratch,
+                storage_path=scratch.name,
                 verbose=0,
                 callbacks=[follow],
                 failure_config=tune.FailureConfig(max_failures=2),

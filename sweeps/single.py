@@ -38,7 +38,7 @@ def train(config: SweepConfig, progress: Progress, address: str | None = None) -
 def _train(config: SweepConfig, path: lineage.Lineage, ledger: Ledger, progress: Progress, address: str | None) -> None:
     from sweeps import cluster
 
-    with cluster.joined(config, address), interruptible():
+    with cluster.joined(config, address) as mark, interruptible():
         import ray
 
         from sweeps.driver import Follow, start_graph
@@ -52,7 +52,7 @@ def _train(config: SweepConfig, path: lineage.Lineage, ledger: Ledger, progress:
             events.append(ledger.append(event, **values))
             progress.event(events[-1])
 
-        follow = Follow(graph, note, progress, lambda: spent(events))
+        follow = Follow(graph, note, progress, lambda: spent(events), mark)
         try:
             wanted = graph.want_stages.remote(0, path, known(path))
             while not ray.wait([wanted], timeout=POLL_S)[0]:

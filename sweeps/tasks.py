@@ -73,10 +73,9 @@ def train_stage(job: StageJob, resources: ResourcesConfig, graph: Any, owner: st
 
         store = Store(job.store)
         with leased(store, KIND, job.key, owner) as mine:
-            if not mine:
+            if not mine or store.record(KIND, job.key):  # another run is at it, or has just finished it
                 return {"elsewhere": True}
-            found = store.record(KIND, job.key)  # another run has just finished it
-            return found or launch(replace(job, launched=time.time()), resources, report)
+            return launch(replace(job, launched=time.time()), resources, report)
 
     return plainly(launched)
 
