@@ -97,10 +97,8 @@ class Reaper:
         import ray
         from ray.exceptions import RayError
 
-        told = []
-        over, self._searches = (
-            ray.wait(self._searches, num_returns=len(self._searches), timeout=0) if self._searches else ([], [])
-        )
+        told: list[str] = []
+        over, self._searches = ray.wait(self._searches, num_returns=len(self._searches), timeout=0)
         for search in over:
             try:
                 told += ray.get(search)

@@ -105,7 +105,7 @@ def _search(config: SweepConfig, known: Identities, recorder: Recorder, progress
             ),
             run_config=tune.RunConfig(
                 name=config.name,
-                storage_path=scratch.name,
+                storage_path=scratch,
                 verbose=0,
                 callbacks=[follow],
                 failure_config=tune.FailureConfig(max_failures=2),
