@@ -43,36 +43,57 @@ class Shape:
 
 @dataclass
 class Waiting:
-    """A place in the queue."""
+    """A place in the queue. One that is `quiet` waits for work to come, and nobody need leave a slot for it."""
 
     pool: str
+    quiet: bool = False
     turn: asyncio.Future[None] = field(default_factory=lambda: asyncio.get_running_loop().create_future())
 
 
 class Admission:
-    """Admits tasks to pools. Lives in one event loop."""
+    """Admits tasks to pools. Lives in one event loop. `stir` is set when somebody waits, for those who hold a slot idly."""
 
     def __init__(self, shapes: Mapping[str, Shape], nodes: Sequence[Resources] = ()) -> None:
         self._shapes = shapes
         self._nodes = nodes
         self._queue: list[Waiting] = []
         self._running = dict.fromkeys(shapes, 0)
+        self.stir = asyncio.Event()
+
+    async def acquire(self, pool: str, patience_s: float | None = None, quiet: bool = False) -> None:
+        """Wait for a slot of a pool. Raises NoRoom when for so long not one task of the pool fits the nodes."""
+        place = Waiting(pool, quiet)
+        self._queue.append(place)
+        self._admit()
+        if place in self._queue and not quiet:
+            self.stir.set()
+        try:
+            await self._turn(place, patience_s)
+        except BaseException:
+            if place not in self._queue:
+                self._running[pool] -= 1
+            else:
+                self._queue.remove(place)
+            self._admit()
+            raise
+
+    def release(self, pool: str) -> None:
+        """Give a slot back."""
+        self._running[pool] -= 1
+        self._admit()
 
     @asynccontextmanager
     async def slot(self, pool: str, patience_s: float | None = None) -> AsyncIterator[None]:
-        """A slot of a pool while the block runs. Raises NoRoom when for so long not one task of the pool fits the nodes."""
-        place = Waiting(pool)
-        self._queue.append(place)
-        self._admit()
+        """A slot of a pool while the block runs; see `acquire`."""
+        await self.acquire(pool, patience_s)
         try:
-            await self._turn(place, patience_s)
             yield
         finally:
-            if place in self._queue:
-                self._queue.remove(place)
-            elif place.turn.done():
-                self._running[pool] -= 1
-            self._admit()
+            self.release(pool)
+
+    def wanted(self) -> bool:
+        """Whether somebody waits for whom an idle holder of a slot should leave it."""
+        return any(not place.quiet for place in self._queue)
 
     def resize(self, nodes: Sequence[Resources]) -> None:
         """Nodes have come or gone."""

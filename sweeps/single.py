@@ -1,12 +1,14 @@
 """Training one recipe without a search."""
 
 from pathlib import Path
+from typing import Any
 
 from data.files import Folder
 from data.store import Store
 from sweeps import lineage
 from sweeps.budget import spent
 from sweeps.config import SweepConfig
+from sweeps.errors import NotTrained
 from sweeps.holder import Hold
 from sweeps.inputs import prepare_sources, refuse_changes
 from sweeps.interrupt import interruptible
@@ -40,9 +42,11 @@ def _train(config: SweepConfig, path: lineage.Lineage, ledger: Ledger, progress:
 
     with cluster.joined(config, address) as mark, interruptible():
         import ray
+        from ray.exceptions import RayTaskError
 
         from sweeps.driver import Follow, start_graph
-        from sweeps.trial import known
+        from sweeps.tasks import reason
+        from sweeps.trial import known, until_answered
 
         cluster.require_room(config.resources)
         events = read(ledger.folder)
@@ -53,11 +57,17 @@ def _train(config: SweepConfig, path: lineage.Lineage, ledger: Ledger, progress:
             progress.event(events[-1])
 
         follow = Follow(graph, note, progress, lambda: spent(events), mark)
-        try:
+
+        def trained() -> Any:
             wanted = graph.want_stages.remote(0, path, known(path))
             while not ray.wait([wanted], timeout=POLL_S)[0]:
                 follow.drain()
-            ray.get(wanted)
+            return ray.get(wanted)
+
+        try:
+            until_answered(trained)
+        except RayTaskError as error:
+            raise NotTrained(reason(error)) from None
         finally:
             follow.stop()
             ledger.close()

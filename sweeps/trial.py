@@ -5,7 +5,7 @@ It keeps no state, so it may be killed at any time; the same parameters and numb
 
 import json
 import time
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from typing import Any
 
@@ -51,7 +51,7 @@ def outcome_of(trial: int, params: Mapping[str, Any], context: Context) -> dict[
     """Objectives, scores and stages of a trial."""
     config = with_params(context.config, params)
     path = lineage(config, context.identities)
-    record = _ask(context.graph, trial, path)
+    record = until_answered(lambda: ray.get(context.graph.want.remote(trial, path, known(path))))
     return {"state": "complete", "stages": list(path.keys), "evaluation": path.evaluation} | objectives(
         config, record["scores"]
     )
@@ -74,7 +74,7 @@ def objectives(config: SweepConfig, scores: Mapping[str, Mapping[str, Any]]) -> 
     return told
 
 
-def _ask(graph: Any, trial: int, path: Lineage) -> Record:
+def until_answered(ask: Callable[[], Record]) -> Record:
     """Ask the graph until it answers; when it dies it comes back, and that is nobody's failure.
 
     What is found damaged is not in the store any more: who asks again gets it made anew.
@@ -82,7 +82,7 @@ def _ask(graph: Any, trial: int, path: Lineage) -> Record:
     deaths = repairs = 0
     while True:
         try:
-            return dict(ray.get(graph.want.remote(trial, path, known(path))))
+            return dict(ask())
         except RayTaskError as error:
             repairs += 1
             if not isinstance(error.cause, Damaged) or repairs > REPAIRS:

@@ -14,11 +14,11 @@ from data.files import Folder
 from sweeps.ledger import read
 
 
-def events(folder: Path) -> list[dict]:
-    return read(Folder(folder))
+def events(folder: Path | Folder) -> list[dict]:
+    return read(folder if isinstance(folder, Folder) else Folder(folder))
 
 
-def finished_stages(folder: Path) -> list[dict]:
+def finished_stages(folder: Path | Folder) -> list[dict]:
     return [event for event in events(folder) if event["event"] == "stage_finished"]
 
 

@@ -4,7 +4,7 @@ import asyncio
 
 import pytest
 
-from sweeps.admission import Admission, Shape
+from sweeps.admission import Admission, NoRoom, Shape
 
 GPU8 = {"CPU": 64.0, "GPU": 8.0}
 TRAIN, EVALUATE = Shape({"CPU": 1, "GPU": 1}, bundles=4), Shape({"CPU": 1, "GPU": 1})
@@ -94,5 +94,34 @@ def test_who_is_cancelled_leaves_its_place(when):
         hold.set()
         await asyncio.gather(first, second, return_exceptions=True)
         assert room.running("train") == room.waiting("train") == 0
+
+    asyncio.run(scene())
+
+
+def test_who_holds_a_slot_idly_is_told_that_it_is_wanted():
+    async def scene():
+        room = Admission({"train": Shape({"GPU": 1}), "evaluate": Shape({"GPU": 1})}, [{"GPU": 1.0}])
+        await room.acquire("evaluate", quiet=True)
+        another = asyncio.ensure_future(room.acquire("evaluate", quiet=True))
+        await settle()
+        assert not room.wanted() and not room.stir.is_set()
+        stage = asyncio.ensure_future(room.acquire("train"))
+        await settle()
+        assert room.wanted() and room.stir.is_set()
+        another.cancel()
+        await settle()
+        room.release("evaluate")
+        await stage
+        assert not room.wanted()
+
+    asyncio.run(scene())
+
+
+def test_a_wait_for_nodes_that_do_not_come_ends_when_that_was_asked_for():
+    async def scene():
+        room = Admission({"train": TRAIN}, [{"CPU": 64.0}])
+        with pytest.raises(NoRoom, match=r"1 wait for 4 x \{'CPU': 1, 'GPU': 1\}, and the cluster has no such nodes"):
+            await room.acquire("train", patience_s=0)
+        assert room.waiting("train") == 0
 
     asyncio.run(scene())

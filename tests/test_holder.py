@@ -1,6 +1,7 @@
 """Who holds a run."""
 
 import json
+import signal
 import subprocess
 import sys
 import threading
@@ -9,6 +10,7 @@ from dataclasses import asdict, replace
 
 import pytest
 
+from conftest import ROOT
 from data.files import Folder
 from sweeps import holder
 from sweeps.holder import Held, Hold, myself
@@ -81,3 +83,36 @@ def test_a_holder_that_was_replaced_is_interrupted_and_leaves_the_file(tmp_path,
         write(tmp_path, thief)
         time.sleep(20)
     assert holder.read(Folder(tmp_path)).token == "other"
+
+
+def in_order(signals):
+    """How a process ends that is sent signals, one after the other, while it holds something; and how long it took."""
+    code = (
+        "import signal, sys, time\n"
+        "signal.signal(signal.SIGINT, signal.default_int_handler)\n"
+        "from sweeps.interrupt import interruptible\n"
+        "try:\n"
+        "    with interruptible():\n"
+        "        try:\n"
+        "            print('running', flush=True); time.sleep(60)\n"
+        "        finally:\n"
+        "            print('ending', flush=True); time.sleep(60 if len(sys.argv) > 1 else 0)\n"
+        "except KeyboardInterrupt:\n"
+        "    print('interrupted', flush=True)\n"
+    )
+    slow = ["slow to end"] if len(signals) > 1 else []
+    process = subprocess.Popen([sys.executable, "-c", code, *slow], stdout=subprocess.PIPE, text=True, cwd=ROOT)
+    for number, said in zip(signals, ("running", "ending"), strict=False):
+        assert process.stdout.readline().strip() == said
+        process.send_signal(number)
+    return process.communicate(timeout=30)[0].split()[-1:], process.returncode
+
+
+@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
+def test_the_first_signal_interrupts_in_order(number):
+    assert in_order([number]) == (["interrupted"], 0)
+
+
+@pytest.mark.parametrize("numbers", [(signal.SIGINT, signal.SIGINT), (signal.SIGTERM, signal.SIGINT)])
+def test_the_second_signal_kills(numbers):
+    assert in_order(numbers) == ([], 130)
