@@ -28,6 +28,8 @@ faults: install  ## kill, interrupt and watch what is left
 
 bench: install  ## speed beside a peer in the same run
 	$(BIN)/python tests/bench/sandbox.py
+	$(BIN)/python tests/bench/sharing.py
+	$(BIN)/python tests/bench/head.py
 
 lint: install
 	$(BIN)/ruff check .

@@ -87,8 +87,13 @@ def train(ray, storage, loop, workers=1, **trainer):
 
 
 def for_ever():
-    while True:
-        time.sleep(1)
+    """A loop without an end; a closure, because a worker cannot import this module."""
+
+    def loop():
+        while True:
+            time.sleep(1)
+
+    return loop
 
 
 def states(ray):
@@ -102,13 +107,13 @@ def test_a_stage_killed_while_it_waits_for_devices_would_take_them_later(ray, cl
     """ray.md, section 4, path (a)."""
 
     @ray.remote
-    class Taken:
+    class Taken:  # all CPUs
         def ready(self):
             return True
 
     taken = Taken.options(num_cpus=total(ray)).remote()
     ray.get(taken.ready.remote())
-    stage = train(ray, tmp_path, for_ever)
+    stage = train(ray, tmp_path, for_ever())
     wait_for(lambda: states(ray) == ["PENDING"], 120, "a group that waits")
     assert unowned(groups()) == [], "its controller lives"
     ray.cancel(stage, force=True)
@@ -121,7 +126,7 @@ def test_a_stage_killed_while_it_waits_for_devices_would_take_them_later(ray, cl
 
 def test_a_stage_killed_in_training_gives_its_devices_back(ray, clean, tmp_path):
     """ray.md, section 1 (d): the group of a stage that was killed by force stays, some times for minutes."""
-    stage = train(ray, tmp_path, for_ever)
+    stage = train(ray, tmp_path, for_ever())
     wait_for(lambda: states(ray) == ["CREATED"], 120, "the worker group")
     ray.cancel(stage, force=True)
     wait_for(lambda: unowned(groups()) or not groups(), 60, "the death of its controller")
