@@ -6,7 +6,7 @@ from dataclasses import dataclass
 
 from data.store import Store
 from sweeps import costs, lineage, space
-from sweeps.config import SweepConfig
+from sweeps.config import BudgetConfig, SweepConfig
 from sweeps.loading import with_params
 from sweeps.space import Params
 from sweeps.study import planned_trials
@@ -35,6 +35,7 @@ class Plan:
     stages: tuple[PlannedStage, ...]
     unshared_stages: int
     price: float
+    budget: BudgetConfig
 
     @property
     def to_train(self) -> tuple[PlannedStage, ...]:
@@ -63,6 +64,7 @@ def plan(config: SweepConfig) -> Plan:
         stages=tuple(_nodes(config, [job for path in paths for job in path.jobs], store)),
         unshared_stages=sum(len(path.jobs) for path in paths),
         price=config.resources.pool("train").device_hour,
+        budget=config.budget,
     )
 
 

@@ -15,6 +15,9 @@ from sweeps.ledger import read
 from sweeps.plan import Plan
 from sweeps.results import Row
 
+HEAD_MIB = 500
+"""Memory on the head of a trial whose last stage trains: tests/bench/head.py."""
+
 
 def trials(console: Console, rows: Sequence[Row], chosen: BalancePoint | None) -> None:
     """One line per trial; the balance point is marked."""
@@ -59,11 +62,20 @@ def _plan_lines(planned: Plan) -> list[str]:
     if not planned.exact:
         lines.append("the sampler decides the trials; this is the plan at the mean of its space")
     if planned.device_hours is None:
-        lines.append("device-hours: unknown until a stage of this model has been trained into this storage")
+        remedy = "or write resources.pools.train.tokens_per_second"
+        lines.append(f"device-hours: unknown until a stage of this model has been trained into this storage; {remedy}")
     else:
         lines.append(f"device-hours: about {planned.device_hours:.3g}, evaluation not counted")
     if planned.price and planned.cost is not None:
         lines.append(f"cost: about {planned.cost:.2f}")
+    for name, limit, needed in (
+        ("device_hours", planned.budget.device_hours, planned.device_hours),
+        ("usd", planned.budget.usd, planned.cost),
+    ):
+        if limit is not None:
+            beyond = needed is not None and needed > limit
+            lines.append(f"budget.{name} = {limit:g}: " + ("NOT enough for this plan" if beyond else "the run stops there"))
+    lines.append(f"head: about {HEAD_MIB} MiB for each trial at a time")
     return lines
 
 
