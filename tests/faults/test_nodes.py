@@ -8,6 +8,7 @@ import yaml
 
 from conftest import fulcrum
 from run_folders import events, finished_stages, start, table, wait_for
+from sweeps import budget
 
 pytestmark = [pytest.mark.cluster, pytest.mark.slow]
 
