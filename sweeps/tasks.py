@@ -1,5 +1,6 @@
 """The Ray tasks of a sweep: train one stage, evaluate one checkpoint. Each ends with an entry in the store."""
 
+import gc
 import os
 import time
 from collections.abc import Callable, Mapping
@@ -110,12 +111,21 @@ def plainly(work: Callable[[], Record]) -> Record:
     try:
         return work()
     except Exception as error:
-        cause = root(error)
-        if isinstance(cause, Damaged):
-            raise cause from None
-        if type(cause).__name__ == "StageStopped":  # of trainers.loop, which only the process that trains imports
-            return {"stopped": getattr(cause, "step", None)}
-        raise Failed(reason(error), again=type(cause).__name__ not in NO_RETRY, lost=_lost(cause)) from None
+        outcome = _told(error)
+    # The frames of an error keep what they used alive: the controller of a Train run, and with it its devices.
+    gc.collect()
+    if isinstance(outcome, Exception):
+        raise outcome
+    return outcome
+
+
+def _told(error: Exception) -> Record | Damaged | Failed:
+    cause = root(error)
+    if isinstance(cause, Damaged):
+        return Damaged(cause.kind, cause.key, cause.reason)
+    if type(cause).__name__ == "StageStopped":  # of trainers, which only the process that trains imports
+        return {"stopped": getattr(cause, "step", None)}
+    return Failed(reason(error), again=type(cause).__name__ not in NO_RETRY, lost=_lost(cause))
 
 
 def _lost(cause: BaseException) -> bool:
