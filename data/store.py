@@ -59,9 +59,18 @@ class Store:
             self.set_aside(kind, key, None, "its marker DONE is no record")
         return found
 
-    def records(self, kind: str) -> list[Record]:
-        """The records of all published entries of a kind."""
-        found = (self.record(kind, key) for key in self.folder.names(kind))
+    @property
+    def local(self) -> bool:
+        """Whether entries are files of this machine, and scratch folders their own place."""
+        return self.folder.local
+
+    def keys(self, kind: str, prefix: str = "") -> list[str]:
+        """The keys of a kind that begin with a prefix, also those of attempts that were never published."""
+        return [key for key in self.folder.names(kind) if key.startswith(prefix)]
+
+    def records(self, kind: str, prefix: str = "") -> list[Record]:
+        """The records of the published entries of a kind whose keys begin with a prefix."""
+        found = (self.record(kind, key) for key in self.keys(kind, prefix))
         return [record for record in found if record is not None]
 
     def fetch(self, kind: str, key: str) -> Path:
