@@ -18,6 +18,7 @@ from sweeps.reaper import Reaper
 
 ANSWER_WITHIN_S = 30.0
 LOOK_EVERY_S = 2.0
+REAP_EVERY_S = 10.0
 
 
 def start_graph(config: SweepConfig, spent: Spent) -> Any:
@@ -47,7 +48,7 @@ class Follow(Callback):
         self._died = died
         self._seen = 0
         self._life = ""
-        self._looked = 0.0
+        self._looked = self._reaped = 0.0
         self._reaper = Reaper(mark)
         self.news: News | None = None
 
@@ -65,6 +66,8 @@ class Follow(Callback):
         """Fetch and record what is new. A graph that has just died has nothing to tell; it comes back."""
         if time.monotonic() - self._looked > LOOK_EVERY_S:
             self._looked, self._nodes = time.monotonic(), cluster.nodes()
+        if time.monotonic() - self._reaped > REAP_EVERY_S:
+            self._reaped = time.monotonic()
             self._reap()
         asked = self._graph.news.remote(self._life, self._seen, self._nodes, self._spent())
         try:

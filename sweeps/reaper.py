@@ -34,13 +34,12 @@ def groups() -> list[Group]:
     from ray.core.generated.gcs_pb2 import PlacementGroupTableData
 
     job, found = ray.get_runtime_context().get_job_id(), []
-    dead = _dead_actors()
     for text in state._connect_and_get_accessor().get_placement_group_table():
         about = PlacementGroupTableData.FromString(text)
         name, creator = about.placement_group_id.hex(), about.creator_actor_id.hex()
         if name.endswith(job) and about.state != PlacementGroupTableData.REMOVED:
             made_by = "" if set(creator) <= {"f"} else creator
-            orphan = bool(made_by) and (about.creator_actor_dead or made_by in dead)
+            orphan = bool(made_by) and (about.creator_actor_dead or _is_dead(made_by))
             found.append(Group(name, made_by, orphan, about.stats.creation_request_received_ns / 1e9))
     return found
 
@@ -136,7 +135,7 @@ def orphans(mark: str) -> list[psutil.Process]:
     return found
 
 
-def _dead_actors() -> set[str]:
+def _is_dead(actor: str) -> bool:
     from ray._private.state import actors
 
-    return {name for name, about in actors().items() if about["State"] == "DEAD"}
+    return (actors(actor) or {}).get("State") == "DEAD"
