@@ -34,6 +34,11 @@ class Identities:
     def plain(self) -> dict[str, Any]:
         return asdict(self)
 
+    @classmethod
+    def of(cls, values: Mapping[str, Any]) -> "Identities":
+        """From what `plain` gave, as it stands in a ledger."""
+        return cls(**values)
+
 
 @dataclass(frozen=True)
 class Lineage:

@@ -150,6 +150,6 @@ def _open(events: Sequence[Event]) -> list[Event]:
         what, _, how = event["event"].partition("_")
         if what in ("stage", "rung") and how == "started":
             started[what, event["key"]] = event
-        elif what in ("stage", "rung") and how != "reused":
+        elif what in ("stage", "rung") and how in ("finished", "failed", "stopped", "elsewhere"):
             started.pop((what, event["key"]), None)
     return list(started.values())

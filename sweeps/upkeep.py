@@ -138,7 +138,7 @@ def _ancestry(store: Store, key: str | None) -> Iterator[Key]:
 
 def _identities(events: list[Event], config: SweepConfig) -> Identities:
     named = [event["identities"] for event in events if "identities" in event]
-    return Identities(**named[-1]) if named else lineage.identities(config)
+    return Identities.of(named[-1]) if named else lineage.identities(config)
 
 
 def _points(events: list[Event], config: SweepConfig) -> list[Params]:
