@@ -2,6 +2,7 @@
 
 import gc
 import os
+import signal
 import time
 from collections.abc import Callable, Mapping
 from dataclasses import asdict, replace
@@ -108,11 +109,15 @@ def evaluate_checkpoint(lineage: Lineage, devices: float) -> Record:
 
 def plainly(work: Callable[[], Record]) -> Record:
     """The result of some work, `{"stopped": step}` where it was asked to stop. Raises Damaged or Failed and nothing else."""
+    handler = signal.getsignal(signal.SIGINT)
     try:
-        return work()
+        outcome: Record | Damaged | Failed = work()
     except Exception as error:
         outcome = _told(error)
-    # The frames of an error keep what they used alive: the controller of a Train run, and with it its devices.
+    finally:
+        # Train leaves a handler behind that keeps its controller alive, as the frames of its error do; and a controller that
+        # lives keeps the devices of a group that it has lost.
+        signal.signal(signal.SIGINT, handler)
     gc.collect()
     if isinstance(outcome, Exception):
         raise outcome

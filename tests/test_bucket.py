@@ -12,7 +12,7 @@ from conftest import fulcrum
 from data.files import Folder
 from run_folders import events, finished_stages, start, wait_for
 
-pytestmark = pytest.mark.cluster
+pytestmark = [pytest.mark.cluster, pytest.mark.slow]
 
 
 def table(folder: Folder) -> dict:
@@ -21,7 +21,7 @@ def table(folder: Folder) -> dict:
     return {name: values for name, values in found.items() if not name.endswith("_seconds")}
 
 
-@pytest.mark.parametrize("killed", [False, pytest.param(True, marks=pytest.mark.slow)])
+@pytest.mark.parametrize("killed", [False, True])
 def test_a_run_in_a_bucket(bucket, tmp_path, small, monkeypatch, killed):
     monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "cache"))
     small["storage"] = f"{bucket}/runs"

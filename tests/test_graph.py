@@ -175,8 +175,8 @@ def test_a_stage_that_no_trial_needs_any_more_is_cancelled_and_gives_its_devices
 
 def test_a_running_stage_stops_at_the_limit_and_no_other_begins(ray, made, graphs):
     config = slow(made())
-    graph, path = graphs(config, budget=BudgetConfig(device_hours=12 / 3600), grace_s=1.0), path_of(config, 0)
-    with pytest.raises(ray.exceptions.RayTaskError, match=r"budget\.device_hours = 0\.00333"):
+    graph, path = graphs(config, budget=BudgetConfig(device_hours=6 / 3600), grace_s=1.0), path_of(config, 0)
+    with pytest.raises(ray.exceptions.RayTaskError, match=r"budget\.device_hours = 0\.00167"):
         ray.get(graph.want_stages.remote(0, path, known(path)))
     assert [name for name, _ in named(ray, graph, "stage_started", "stage_stopped")] == ["stage_started", "stage_stopped"]
     other = path_of(config, 0.5)

@@ -121,6 +121,7 @@ def test_a_stage_killed_while_it_waits_for_devices_would_take_them_later(ray, cl
     assert len(reap_until(lambda: free(ray) == total(ray))) == 1
 
 
+@pytest.mark.slow
 def test_a_stage_killed_in_training_gives_its_devices_back(ray, clean, tmp_path):
     """ray.md, section 1 (d): the group of a stage that was killed by force stays, some times for minutes."""
     stage = train(ray, tmp_path, for_ever())
@@ -130,6 +131,7 @@ def test_a_stage_killed_in_training_gives_its_devices_back(ray, clean, tmp_path)
     reap_until(lambda: free(ray) == total(ray), 10)
 
 
+@pytest.mark.slow
 def test_a_worker_group_that_failed_at_its_start_does_not_keep_its_devices(ray, clean, tmp_path):
     """ray.md, section 4, path (b): the run has failed, its controller is gone, and its group holds all CPUs."""
     from ray.train.backend import Backend, BackendConfig
