@@ -1,8 +1,9 @@
 """What a concurrent trial costs on the head: our trials beside the pattern that Ray documents, with 1, 4 and 8 at a time.
 
 `make bench`, or `python tests/bench/head.py`. The documented pattern is a Tune function that runs `TorchTrainer.fit()` with a
-TuneReportCallback; its training loop does nothing. Ours train stages of the toy model. All trials are in training when it is
-measured. Counted are the processes that would lie on the head: all that Ray started but the training workers, which are on
+TuneReportCallback; its training loop does nothing. Ours train stages of the toy model, one device each: in the task that holds
+the device (`workers: 0`), and with a Train worker as stages of many devices do (`workers: 1`). All trials are in training when
+it is measured. Counted are the processes that would lie on the head: all that Ray started but what holds a device, which is on
 other nodes of a cluster. Memory is the proportional set size, so that shared pages count once.
 """
 
@@ -16,26 +17,26 @@ from functools import partial
 from pathlib import Path
 
 TRIALS = (1, 4, 8)
-ON_OTHER_NODES = ("RayTrainWorker", "train_stage_here")
 WAIT_S = 400.0
 
 
 def main() -> None:
-    """Print processes and MiB per trial, and the ratio."""
+    """Print processes and MiB per trial, and the ratios."""
     if len(sys.argv) > 1:
-        print(json.dumps({"ours": ours, "documented": documented}[sys.argv[1]](int(sys.argv[2]))))
+        made = {"documented": documented, "task": partial(ours, workers=0), "worker": partial(ours, workers=1)}
+        print(json.dumps(made[sys.argv[1]](int(sys.argv[2]))))
         return
-    print("head: processes and MiB of each concurrent trial, without what Ray runs anyway")
+    print("head: processes and MiB of each concurrent trial, without what Ray runs anyway (target: half the MiB at most)")
     for trials in TRIALS:
-        here, there = (_in_a_process(which, trials) for which in ("ours", "documented"))
-        print(
-            f"  {trials} at a time: documented {there['processes']:4.1f}, {there['mib']:5.0f} MiB   "
-            f"ours {here['processes']:4.1f}, {here['mib']:5.0f} MiB   ratio {here['mib'] / there['mib']:.2f} (at most 0.50)"
-        )
-        print(f"    documented: {there['names']}\n    ours: {here['names']}")
+        peer = _in_a_process("documented", trials)
+        print(f"  {trials} at a time: documented   {peer['processes']:4.1f}  {peer['mib']:5.0f} MiB   {peer['names']}")
+        for which, label in (("task", "workers: 0"), ("worker", "workers: 1")):
+            here = _in_a_process(which, trials)
+            told = f"{here['processes']:4.1f}  {here['mib']:5.0f} MiB   ratio {here['mib'] / peer['mib']:.2f}   {here['names']}"
+            print(f"               ours, {label} {told}")
 
 
-def ours(trials: int) -> dict:
+def ours(trials: int, workers: int) -> dict:
     """Trials of a sweep, each with a last stage of its own in training."""
     import ray
     from rich.console import Console
@@ -44,26 +45,26 @@ def ours(trials: int) -> dict:
     from sweeps import loading, run
     from sweeps.progress import Progress
 
-    before: dict = {}
+    devices, before = ("RayTrainWorker",) if workers else ("train_stage",), {}
     seeds = {"sampler": "grid", "space": {"train.seed": {"type": "grid", "values": list(range(trials))}}}
     rows = {"math": 64, "code": 32, "chat": 64}
-    values = TOY | {"storage": tempfile.mkdtemp(), "resources": {"workers": 1}, "sources": sources(rows), "search": seeds}
+    values = TOY | {"storage": tempfile.mkdtemp(), "resources": {"workers": workers}, "sources": sources(rows), "search": seeds}
     config = loading.parse(values | {"strategy": "multi_task", "train": TOY["train"] | {"epochs": 10_000}})
-    original = Progress.stages
+
+    started = ray.init
+
+    def init(**options):
+        started(**options, num_cpus=trials)
+        before.update(measured(devices))
 
     def stages(self, running, waiting=None):  # called between Tune's steps
-        if not before:
-            before.update(measured(set()))
         if len(running) == trials:
-            result = difference(before, measured(set()), trials)
-            print(json.dumps(result), flush=True)
+            print(json.dumps(difference(before, measured(devices), trials)), flush=True)
             os._exit(0)
 
-    Progress.stages = stages
-    ray.init = partial(ray.init, num_cpus=trials)
+    Progress.stages, ray.init = stages, init
     with Progress(Console(file=open(os.devnull, "w"))) as progress:
         run.sweep(config, progress)
-    Progress.stages = original
     raise RuntimeError("the trials ended before they were measured")
 
 
@@ -93,13 +94,13 @@ def documented(trials: int) -> dict:
         ).fit()
 
     ray.init(num_cpus=trials, log_to_driver=False, logging_level="ERROR", include_dashboard=False)
-    before, result = measured(set()), {}
+    before = measured(("RayTrainWorker",))
 
     class Measure(tune.Callback):
         def on_step_end(self, iteration, trials_now, **info):
             if len(list(folder.glob("in-training-*"))) == trials:
                 time.sleep(5)
-                print(json.dumps(difference(before, measured(set()), trials)), flush=True)
+                print(json.dumps(difference(before, measured(("RayTrainWorker",)), trials)), flush=True)
                 os._exit(0)
 
     tune.Tuner(
@@ -108,18 +109,18 @@ def documented(trials: int) -> dict:
         tune_config=tune.TuneConfig(max_concurrent_trials=trials),
         run_config=tune.RunConfig(storage_path=str(folder), verbose=0, callbacks=[Measure()]),
     ).fit()
-    return result
+    raise RuntimeError("the trials ended before they were measured")
 
 
-def measured(known: set) -> dict:
-    """Proportional set size in bytes by process, of all below this one but training workers."""
+def measured(devices: tuple[str, ...]) -> dict:
+    """Proportional set size in bytes by process, of all below this one but those that hold devices."""
     import psutil
 
     found = {}
     for process in psutil.Process().children(recursive=True):
         try:
             name = process.cmdline()[0] if process.cmdline() else process.name()
-            if not any(other in name for other in ON_OTHER_NODES):
+            if not any(device in name for device in devices):
                 found[process.pid] = (name.split("/")[-1].split("(")[0][:40], process.memory_full_info().pss)
         except (psutil.NoSuchProcess, psutil.AccessDenied):
             continue
@@ -127,8 +128,9 @@ def measured(known: set) -> dict:
 
 
 def difference(before: dict, after: dict, trials: int) -> dict:
-    """Processes and MiB that came with the trials, each divided by their number; idle workers are nobody's."""
-    new = {pid: entry for pid, entry in after.items() if pid not in before and "IDLE" not in entry[0]}
+    """Processes and MiB that came with the trials, each divided by their number; idle workers are nobody's, until they are used."""
+    idle = {pid for pid, (name, _) in before.items() if "IDLE" in name}
+    new = {pid: e for pid, e in after.items() if (pid not in before or pid in idle) and "IDLE" not in e[0]}
     names: dict = {}
     for name, _ in new.values():
         names[name] = names.get(name, 0) + 1
