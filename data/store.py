@@ -22,7 +22,7 @@ from typing import Any
 from data.files import Folder, flush, write_atomically
 from data.fingerprint import file_digest
 
-__all__ = ["Damaged", "Record", "Store", "write_atomically"]
+__all__ = ["Damaged", "Missing", "Record", "Store", "Unusable", "write_atomically"]
 
 Record = dict[str, Any]
 SET_ASIDE = ".set-aside"
@@ -31,12 +31,23 @@ _sound: set[str] = set()
 """Attempts whose files this process has compared with their checksums."""
 
 
-class Damaged(RuntimeError):
-    """The files of an entry are not those that were published. It has been set aside and can be made again."""
+class Unusable(RuntimeError):
+    """An entry cannot be had. Whoever can make it may do so."""
 
     def __init__(self, kind: str, key: str, reason: str) -> None:
         super().__init__(kind, key, reason)
         self.kind, self.key, self.reason = kind, key, reason
+
+    def __str__(self) -> str:
+        return f"{self.kind}/{self.key} {self.reason}"
+
+
+class Missing(Unusable, KeyError):
+    """An entry has not been published, or was taken away."""
+
+
+class Damaged(Unusable):
+    """The files of an entry are not those that were published. It has been set aside and can be made again."""
 
     def __str__(self) -> str:
         return f"{self.kind}/{self.key} is damaged ({self.reason}); it was set aside and will be made again"
@@ -76,11 +87,11 @@ class Store:
     def fetch(self, kind: str, key: str) -> Path:
         """A local folder with the entry's files; from an object store they are copied once per machine.
 
-        Raises KeyError where the entry has not been published, Damaged where its files are not those of its record.
+        Raises Missing where the entry has not been published, Damaged where its files are not those of its record.
         """
         record = self.record(kind, key)
         if record is None:
-            raise KeyError(f"{kind}/{key} is not in the store {self.root}")
+            raise Missing(kind, key, f"is not in the store {self.root}")
         if not self.folder.local:
             return self._copied(record)
         folder = self.folder.path(f"{kind}/{key}/{record['attempt']}")
@@ -93,7 +104,7 @@ class Store:
         """Whether an entry is there with the files that were published. One that is damaged is set aside."""
         try:
             self.fetch(kind, key)
-        except (KeyError, Damaged):
+        except Unusable:
             return False
         return True
 

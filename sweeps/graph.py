@@ -17,7 +17,7 @@ from typing import Any
 import ray
 from ray.exceptions import NodeDiedError, RayTaskError, TaskCancelledError
 
-from data.store import Damaged, Record
+from data.store import Record, Unusable
 from sweeps import budget as budgets
 from sweeps.admission import Admission, NoRoom, Resources
 from sweeps.budget import Budget, Job, Rates, Spent
@@ -73,7 +73,6 @@ class News:
     waiting: dict[str, str]
     can_train: int
     judging: int
-    stopped: str | None
 
 
 class Stopped(RuntimeError):
@@ -105,7 +104,6 @@ class StageGraph:
         self._running: dict[str, Running] = {}
         self._events: list[dict[str, Any]] = []
         self._progress: dict[str, dict[str, Any]] = {}
-        self._stopped: str | None = None
         self._judging = 0  # evaluations that wait for a judge and hold no device
         self._life = uuid.uuid4().hex  # a graph that died comes back with no memory
         self._me: Any = ray.get_runtime_context().current_actor
@@ -113,7 +111,7 @@ class StageGraph:
     async def want(self, trial: int, lineage: Lineage, known: Known) -> Record:
         """The record of a lineage's evaluation, with every stage on the way to it made at most once.
 
-        Raises Failed, Damaged or Stopped.
+        Raises Failed, Unusable or Stopped.
         """
         await self.want_stages(trial, lineage, known)
         return await self._once(trial, lineage.evaluation, known, lambda: self._evaluate(trial, lineage))
@@ -144,7 +142,6 @@ class StageGraph:
             waiting=self._room.lacking(),
             can_train=self._room.capacity("train"),
             judging=self._judging,
-            stopped=self._stopped,
         )
 
     async def progress(self, key: str, progress: dict[str, Any]) -> bool:
@@ -152,7 +149,6 @@ class StageGraph:
         self._progress[key] = progress
         beyond = self._budget.reached(time.monotonic())
         if beyond:
-            self._stopped = beyond
             self._stop(key, beyond)
         return key in self._running and self._running[key].asked_to_stop is not None
 
@@ -169,7 +165,7 @@ class StageGraph:
             return await make()
         except BaseException as error:
             self._made.pop(key, None)  # forgotten, so that who asks next makes it anew
-            if isinstance(error, Damaged):
+            if isinstance(error, Unusable):
                 self._made.pop(error.key, None)  # what was made once is not there any more
             raise
         finally:
@@ -240,7 +236,7 @@ class StageGraph:
                 else:
                     return self._finished(what, about, record, self._ended(name))
             lost += getattr(failure, "lost", False)
-            if isinstance(failure, Damaged):
+            if isinstance(failure, Unusable):
                 raise failure
             self._count(name, failure, lost)
         raise self._given_up[name]
@@ -270,7 +266,6 @@ class StageGraph:
     def _refuse_beyond_budget(self, job: Job) -> None:
         refused = self._budget.refuses(job, time.monotonic())
         if refused:
-            self._stopped = refused
             raise Stopped(refused)
 
     @asynccontextmanager
@@ -280,7 +275,6 @@ class StageGraph:
             async with self._room.slot(pool, None if minutes is None else minutes * 60):
                 yield
         except NoRoom as nothing:
-            self._stopped = str(nothing)
             raise Stopped(str(nothing)) from None
 
     def _stop(self, key: str, why: str) -> None:
@@ -304,9 +298,9 @@ class StageGraph:
         self._events.append({"event": event, **about, **more})
 
 
-def _plain(error: BaseException) -> Failed | Damaged:
+def _plain(error: BaseException) -> Failed | Unusable:
     """An error of a task as what it is, without Ray's wrapping."""
     cause = error.cause if isinstance(error, RayTaskError) else error
-    if isinstance(cause, Failed | Damaged):
+    if isinstance(cause, Failed | Unusable):
         return cause
     return Failed(reason(error), again=True, lost=isinstance(cause, NodeDiedError))

@@ -11,7 +11,7 @@ from typing import Any
 import ray
 from ray.exceptions import RayActorError, RayError
 
-from data.store import Damaged, Record, Store
+from data.store import Record, Store, Unusable
 from sweeps.admission import Shape
 from sweeps.lease import leased, outcome
 from sweeps.lineage import EVALUATIONS, Lineage
@@ -108,10 +108,10 @@ def evaluate_checkpoint(lineage: Lineage, devices: float) -> Record:
 
 
 def plainly(work: Callable[[], Record]) -> Record:
-    """The result of some work, `{"stopped": step}` where it was asked to stop. Raises Damaged or Failed and nothing else."""
+    """The result of some work, `{"stopped": step}` where it was asked to stop. Raises Unusable or Failed and nothing else."""
     handler = signal.getsignal(signal.SIGINT)
     try:
-        outcome: Record | Damaged | Failed = work()
+        outcome: Record | Unusable | Failed = work()
     except Exception as error:
         outcome = _told(error)
     finally:
@@ -124,10 +124,10 @@ def plainly(work: Callable[[], Record]) -> Record:
     return outcome
 
 
-def _told(error: Exception) -> Record | Damaged | Failed:
+def _told(error: Exception) -> Record | Unusable | Failed:
     cause = root(error)
-    if isinstance(cause, Damaged):
-        return Damaged(cause.kind, cause.key, cause.reason)
+    if isinstance(cause, Unusable):
+        return type(cause)(cause.kind, cause.key, cause.reason)
     if type(cause).__name__ == "StageStopped":  # of trainers, which only the process that trains imports
         return {"stopped": getattr(cause, "step", None)}
     return Failed(reason(error), again=type(cause).__name__ not in NO_RETRY, lost=_lost(cause))

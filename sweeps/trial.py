@@ -13,7 +13,8 @@ import ray
 from ray import tune
 from ray.exceptions import RayActorError, RayTaskError
 
-from data.store import Damaged, Record, Store
+from data.prepare import KIND as PREPARED
+from data.store import Record, Store, Unusable
 from evaluators import statistics
 from sweeps.config import SweepConfig
 from sweeps.costs import stage_tokens
@@ -42,7 +43,7 @@ def run_trial(settings: Mapping[str, Any], context: Context) -> None:
     try:
         outcome = outcome_of(settings["trial"], settings["params"], context)
     except Exception as error:
-        stopped = isinstance(getattr(error, "cause", None), Stopped)
+        stopped = isinstance(getattr(error, "cause", None), Stopped | Unusable)  # of no fault of the trial's
         outcome = {"state": "stopped" if stopped else "failed", "error": reason(error)}
     tune.report({"outcome": json.dumps(outcome)})  # as text: Tune takes nested results apart
 
@@ -77,7 +78,8 @@ def objectives(config: SweepConfig, scores: Mapping[str, Mapping[str, Any]]) -> 
 def until_answered(ask: Callable[[], Record]) -> Record:
     """Ask the graph until it answers; when it dies it comes back, and that is nobody's failure.
 
-    What is found damaged is not in the store any more: who asks again gets it made anew.
+    What was found damaged or missing is not in the store any more: who asks again gets it made anew. Only prepared data
+    is not made while a sweep runs, but when it starts.
     """
     deaths = repairs = 0
     while True:
@@ -85,7 +87,8 @@ def until_answered(ask: Callable[[], Record]) -> Record:
             return dict(ask())
         except RayTaskError as error:
             repairs += 1
-            if not isinstance(error.cause, Damaged) or repairs > REPAIRS:
+            lacking = error.cause
+            if not isinstance(lacking, Unusable) or lacking.kind == PREPARED or repairs > REPAIRS:
                 raise
         except RayActorError:
             deaths += 1

@@ -133,6 +133,27 @@ def test_a_damaged_parent_is_made_again_and_the_trial_ends_well(ray, made, graph
     assert [note["key"] for note in store.damage()] == [path.keys[0]]
 
 
+def test_a_parent_that_was_taken_away_is_made_again(ray, made, graphs):
+    config = made()
+    store, path, graph = Store(lineage.store_root(config)), path_of(config, 0), graphs(config)
+    first = replace(path, jobs=path.jobs[:1])
+    ray.get(graph.want_stages.remote(0, first, known(first)))
+    store.delete(KIND, path.keys[0])
+    assert outcome_of(0, {"k": 0}, Context(config, lineage.identities(config), graph))["state"] == "complete"
+
+
+def test_prepared_data_that_was_damaged_leaves_the_trial_open_and_is_prepared_again_by_the_next_run(ray, made, graphs):
+    config = made()
+    store, path, graph = Store(lineage.store_root(config)), path_of(config, 0), graphs(config)
+    key = path.jobs[0].shares[0].prepared
+    rows = next((Path(store.root) / "prepared" / key).rglob("*.arrow"))
+    rows.write_bytes(rows.read_bytes()[:-1] + b"\x01")
+    with pytest.raises(ray.exceptions.RayTaskError, match=f"prepared/{key} is damaged"):
+        outcome_of(0, {"k": 0}, Context(config, lineage.identities(config), graph))
+    prepare_sources(config, Quiet())
+    assert outcome_of(0, {"k": 0}, Context(config, lineage.identities(config), graph))["state"] == "complete"
+
+
 def test_a_graph_that_is_killed_comes_back_and_trains_nothing_that_was_finished(ray, made, graphs, small):
     small["sources"]["chat"]["limit"] = 2000
     config = made()

@@ -128,7 +128,7 @@ def measured(devices: tuple[str, ...]) -> dict:
 
 
 def difference(before: dict, after: dict, trials: int) -> dict:
-    """Processes and MiB that came with the trials, each divided by their number; idle workers are nobody's, until they are used."""
+    """Processes and MiB that came with the trials, each divided by their number. Idle workers count once they are used."""
     idle = {pid for pid, (name, _) in before.items() if "IDLE" in name}
     new = {pid: e for pid, e in after.items() if (pid not in before or pid in idle) and "IDLE" not in e[0]}
     names: dict = {}
