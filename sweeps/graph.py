@@ -9,7 +9,7 @@ import asyncio
 import time
 import uuid
 from collections.abc import AsyncIterator, Awaitable, Callable, Mapping, Sequence
-from contextlib import asynccontextmanager
+from contextlib import asynccontextmanager, suppress
 from dataclasses import dataclass, field
 from functools import partial
 from typing import Any
@@ -79,12 +79,16 @@ class Stopped(RuntimeError):
     """A stage was not begun, or was stopped, through no fault of its own; the run can be continued."""
 
 
+class Abandoned(Stopped):
+    """A stage was stopped because no trial needed it any more. Who needs it after all has it made again."""
+
+
 @dataclass
 class Running:
     """A stage in training."""
 
     ref: Any
-    asked_to_stop: str | None = None
+    asked_to_stop: Stopped | None = None
 
 
 @ray.remote(num_cpus=0, resources={"node:__internal_head__": 0.001}, max_restarts=-1, max_task_retries=0)
@@ -99,6 +103,7 @@ class StageGraph:
         self._rates = Rates(terms.measured, terms.resources.tokens_per_second)
         self._made: dict[str, asyncio.Task[Record]] = {}
         self._wanted: dict[str, set[int]] = {}
+        self._left: set[int] = set()
         self._failed: dict[str, int] = {}
         self._given_up: dict[str, Failed] = {}
         self._running: dict[str, Running] = {}
@@ -125,10 +130,11 @@ class StageGraph:
 
     async def leave(self, trial: int) -> None:
         """A trial has ended. What nobody else wants is stopped."""
+        self._left.add(trial)
         for key, trials in list(self._wanted.items()):
             trials.discard(trial)
             if not trials and key in self._made and not self._made[key].done():
-                self._stop(key, "no trial needs it any more")
+                self._stop(key, Abandoned("no trial needs it any more"))
 
     async def news(self, life: str, seen: int, nodes: Sequence[Resources], spent: Spent) -> News:
         """What has happened; told are the nodes that are there now and what the ledger holds of the cost."""
@@ -149,27 +155,32 @@ class StageGraph:
         self._progress[key] = progress
         beyond = self._budget.reached(time.monotonic())
         if beyond:
-            self._stop(key, beyond)
+            self._stop(key, Stopped(beyond))
         return key in self._running and self._running[key].asked_to_stop is not None
 
     async def _once(self, trial: int, key: str, known: Known, make: Callable[[], Awaitable[Record]]) -> Record:
-        if key not in self._made and key in known.records:
-            return known.records[key]
-        if key not in self._made:
-            self._made[key] = asyncio.ensure_future(self._kept_if_good(key, make))
-        self._wanted.setdefault(key, set()).add(trial)
-        return await asyncio.shield(self._made[key])
+        while trial not in self._left:
+            if key not in self._made and key in known.records:
+                return known.records[key]
+            if key not in self._made:
+                self._made[key] = asyncio.ensure_future(self._kept_if_good(key, make))
+            self._wanted.setdefault(key, set()).add(trial)
+            with suppress(Abandoned):
+                return await asyncio.shield(self._made[key])
+        raise Abandoned(f"trial {trial} has ended")
 
     async def _kept_if_good(self, key: str, make: Callable[[], Awaitable[Record]]) -> Record:
         try:
             return await make()
         except BaseException as error:
-            self._made.pop(key, None)  # forgotten, so that who asks next makes it anew
+            if self._made.get(key) is asyncio.current_task():
+                del self._made[key]  # forgotten, so that who asks next makes it anew
             if isinstance(error, Unusable):
                 self._made.pop(error.key, None)  # what was made once is not there any more
             raise
         finally:
-            self._wanted.pop(key, None)
+            if self._made.get(key) in (None, asyncio.current_task()):
+                self._wanted.pop(key, None)
 
     async def _train(self, trial: int, job: StageJob, strategy: str, tokens: int | None) -> Record:
         mixture = {share.name: share.fraction for share in job.shares}
@@ -206,12 +217,14 @@ class StageGraph:
         self._running[key] = running = Running(ref)
         try:
             record: Record = await ref
-        except TaskCancelledError:
-            record = {"stopped": None}
+        except Exception as error:
+            if running.asked_to_stop is None and not isinstance(error, TaskCancelledError):
+                raise
+            record = {"stopped": None}  # by force
         finally:
             self._running.pop(key, None)
             self._progress.pop(key, None)
-        return record | ({"why": running.asked_to_stop} if "stopped" in record else {})
+        return record | ({"why": running.asked_to_stop or Stopped("it was cancelled")} if "stopped" in record else {})
 
     async def _held(
         self, what: str, about: dict[str, Any], submit: Callable[[], Awaitable[Record]], pool: PoolName, planned: float | None
@@ -245,8 +258,9 @@ class StageGraph:
         if record.get("elsewhere"):
             self._note(f"{what}_elsewhere", about)
         elif "stopped" in record:
-            self._note(f"{what}_stopped", about, device_seconds=device_seconds, step=record["stopped"], reason=record["why"])
-            raise Stopped(record["why"] or "it was cancelled")
+            why = record["why"]
+            self._note(f"{what}_stopped", about, device_seconds=device_seconds, step=record["stopped"], reason=str(why))
+            raise why
         else:
             self._note(f"{what}_finished", about, **told(record) | {"device_seconds": device_seconds})
         return record
@@ -277,12 +291,12 @@ class StageGraph:
         except NoRoom as nothing:
             raise Stopped(str(nothing)) from None
 
-    def _stop(self, key: str, why: str) -> None:
+    def _stop(self, key: str, why: Stopped) -> None:
         """Ask a running stage to stop, cancel it if it does not, and kill it if that does not help either."""
         running = self._running.get(key)
         if running is None:  # it waits for a slot
             if key in self._made and not self._made[key].done():
-                self._made[key].cancel()
+                self._made.pop(key).cancel()
         elif running.asked_to_stop is None:
             running.asked_to_stop = why
             self._enforcing = asyncio.ensure_future(self._enforce(key, running))

@@ -190,7 +190,12 @@ def test_a_stage_that_no_trial_needs_any_more_is_cancelled_and_gives_its_devices
     time.sleep(0.5)
     assert not named(ray, graph, "stage_stopped"), "trial 1 needs it"
     ray.get(graph.leave.remote(1))
+    late = graph.want_stages.remote(2, path, known(path))
     wait_for(lambda: named(ray, graph, "stage_stopped"), 60, "the end of the stage")
+    wait_for(lambda: len(named(ray, graph, "stage_started")) == 2, 60, "its second start, for who came while it was stopped")
+    ray.get(graph.leave.remote(2))
+    with pytest.raises(ray.exceptions.RayTaskError, match="trial 2 has ended"):
+        ray.get(late, timeout=60)
     wait_for(lambda: ray.available_resources().get("CPU") == ray.cluster_resources()["CPU"], 60, "free CPUs")
 
 
