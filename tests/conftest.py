@@ -47,6 +47,21 @@ def small() -> dict:
     return copy.deepcopy(SMALL)
 
 
+@pytest.fixture(scope="module")
+def ray():
+    """Ray, started for the tests of one module as a run starts it."""
+    import ray
+
+    from sweeps import cluster
+    from sweeps.loading import parse
+
+    before = dict(os.environ)
+    with cluster.joined(parse(SMALL), None):
+        yield ray
+    os.environ.clear()
+    os.environ.update(before)
+
+
 @pytest.fixture(scope="session")
 def s3():
     """An S3 server on loopback that the environment of this process, and of those it starts, leads to."""

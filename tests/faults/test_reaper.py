@@ -4,31 +4,14 @@ Each test first shows that Ray itself leaves the group behind, and would do so w
 reaper can go.
 """
 
-import os
 import time
 
 import pytest
 
 from run_folders import wait_for
-from sweeps import cluster
-from sweeps.loading import parse
 from sweeps.reaper import Reaper, groups, unowned
 
 pytestmark = pytest.mark.cluster
-
-
-@pytest.fixture(scope="module")
-def ray():
-    """A Ray of this module's own with two CPUs."""
-    import ray
-
-    from conftest import SMALL
-
-    before = dict(os.environ)
-    with cluster.joined(parse(SMALL), None):
-        yield ray
-    os.environ.clear()
-    os.environ.update(before)
 
 
 @pytest.fixture
