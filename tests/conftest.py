@@ -58,8 +58,8 @@ def ray():
     before = dict(os.environ)
     with cluster.joined(parse(SMALL), None):
         yield ray
-    os.environ.clear()
-    os.environ.update(before)
+    for name in [name for name in os.environ if name.startswith(("RAY_", "TUNE_"))]:  # RAY_AUTH_MODE among them
+        os.environ.pop(name) if name not in before else os.environ.update({name: before[name]})
 
 
 @pytest.fixture(scope="session")
