@@ -12,9 +12,10 @@ from data.store import Store
 from sweeps import cluster, costs, lineage
 from sweeps.budget import Spent
 from sweeps.config import SweepConfig
-from sweeps.graph import News, StageGraph, Terms
+from sweeps.graph import StageGraph
 from sweeps.progress import Progress
 from sweeps.reaper import Reaper
+from sweeps.terms import News, Terms
 
 ANSWER_WITHIN_S = 30.0
 LOOK_EVERY_S = 2.0

@@ -8,9 +8,9 @@ it, and trials ask the new one again.
 import asyncio
 import time
 import uuid
-from collections.abc import AsyncIterator, Awaitable, Callable, Mapping, Sequence
+from collections.abc import AsyncIterator, Awaitable, Callable, Sequence
 from contextlib import asynccontextmanager, suppress
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from functools import partial
 from typing import Any
 
@@ -21,7 +21,6 @@ from data.store import Record, Unusable
 from sweeps import budget as budgets
 from sweeps.admission import Admission, NoRoom, Resources
 from sweeps.budget import Budget, Job, Rates, Spent
-from sweeps.config import BudgetConfig
 from sweeps.ledger import told
 from sweeps.lineage import Lineage
 from sweeps.tasks import (
@@ -35,52 +34,12 @@ from sweeps.tasks import (
     train_stage,
     trained_elsewhere,
 )
-from trainers.config import PoolName, ResourcesConfig
+from sweeps.terms import Abandoned, Known, News, Stopped, Terms
+from trainers.config import PoolName
 from trainers.job import StageJob
 
 NODES_LOST = 10
 """Times that a stage is begun again because its node died, which is no failure of the stage."""
-GRACE_S = 120.0
-"""After being asked to stop a stage is cancelled, and as long after that it is killed."""
-
-
-@dataclass(frozen=True)
-class Known:
-    """What the store already holds of a lineage, by key, and the tokens of the stages that it does not hold."""
-
-    records: Mapping[str, Record]
-    tokens: Mapping[str, int | None] = field(default_factory=dict)
-
-
-@dataclass(frozen=True)
-class Terms:
-    """On which terms a sweep trains: its name, its machines, its limits, and the stages from which costs are planned."""
-
-    owner: str
-    resources: ResourcesConfig
-    budget: BudgetConfig
-    measured: Sequence[Record] = ()
-    grace_s: float = GRACE_S
-
-
-@dataclass(frozen=True)
-class News:
-    """What the driver asks for now and then. Events are those after the ones that it has seen of the same life."""
-
-    life: str
-    events: list[dict[str, Any]]
-    progress: dict[str, dict[str, Any]]
-    waiting: dict[str, str]
-    can_train: int
-    judging: int
-
-
-class Stopped(RuntimeError):
-    """A stage was not begun, or was stopped, through no fault of its own; the run can be continued."""
-
-
-class Abandoned(Stopped):
-    """A stage was stopped because no trial needed it any more. Who needs it after all has it made again."""
 
 
 @dataclass
@@ -245,7 +204,8 @@ class StageGraph:
                     record = await submit()
                 except Exception as error:
                     failure = _plain(error)
-                    self._note(f"{what}_failed", about, device_seconds=self._ended(name), error=reason(failure))
+                    paid = {"cost": failure.cost} if isinstance(failure, Failed) and failure.cost else {}
+                    self._note(f"{what}_failed", about, device_seconds=self._ended(name), error=reason(failure), **paid)
                 else:
                     return self._finished(what, about, record, self._ended(name))
             lost += getattr(failure, "lost", False)

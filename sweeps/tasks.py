@@ -28,12 +28,13 @@ NO_RETRY = ("LossNotFinite", "ValueError", "KeyError", "TypeError")
 class Failed(RuntimeError):
     """A stage or an evaluation failed. Carries the line that says why, so that no trainer's class travels to the head.
 
-    `again`: it may go well the next time. `lost`: its node went away, which is no failure of the stage.
+    `again`: it may go well the next time. `lost`: its node went away, which is no failure of the stage. `cost`: what a judge
+    was paid all the same.
     """
 
-    def __init__(self, why: str, again: bool, lost: bool = False) -> None:
-        super().__init__(why, again, lost)
-        self.why, self.again, self.lost = why, again, lost
+    def __init__(self, why: str, again: bool, lost: bool = False, cost: Record | None = None) -> None:
+        super().__init__(why, again, lost, cost)
+        self.why, self.again, self.lost, self.cost = why, again, lost, cost
 
     def __str__(self) -> str:
         return self.why
@@ -130,7 +131,9 @@ def _told(error: Exception) -> Record | Unusable | Failed:
         return type(cause)(cause.kind, cause.key, cause.reason)
     if type(cause).__name__ == "StageStopped":  # of trainers, which only the process that trains imports
         return {"stopped": getattr(cause, "step", None)}
-    return Failed(reason(error), again=type(cause).__name__ not in NO_RETRY, lost=_lost(cause))
+    return Failed(
+        reason(error), again=type(cause).__name__ not in NO_RETRY, lost=_lost(cause), cost=getattr(cause, "cost", None)
+    )
 
 
 def _lost(cause: BaseException) -> bool:

@@ -18,10 +18,10 @@ from data.store import Record, Store, Unusable
 from evaluators import statistics
 from sweeps.config import SweepConfig
 from sweeps.costs import stage_tokens
-from sweeps.graph import Known, Stopped
 from sweeps.lineage import EVALUATIONS, Identities, Lineage, lineage
 from sweeps.loading import with_params
 from sweeps.tasks import reason
+from sweeps.terms import Known, Stopped
 from trainers.job import KIND
 
 GRAPH_RESTARTS = 5

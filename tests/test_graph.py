@@ -12,9 +12,10 @@ from run_folders import wait_for
 from sweeps import cluster, lineage
 from sweeps.budget import Spent
 from sweeps.config import BudgetConfig
-from sweeps.graph import StageGraph, Terms
+from sweeps.graph import StageGraph
 from sweeps.inputs import prepare_sources
 from sweeps.loading import parse, with_params
+from sweeps.terms import Terms
 from sweeps.trial import Context, known, outcome_of
 from trainers.job import KIND
 

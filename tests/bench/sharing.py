@@ -11,9 +11,10 @@ import tempfile
 from sweeps import cluster, lineage
 from sweeps.budget import Spent
 from sweeps.config import SweepConfig
-from sweeps.graph import StageGraph, Terms
+from sweeps.graph import StageGraph
 from sweeps.inputs import prepare_sources
 from sweeps.loading import parse, with_params
+from sweeps.terms import Terms
 from sweeps.trial import known
 
 KS = (0, *(2.0**-power for power in range(8, 0, -1)), 1)
