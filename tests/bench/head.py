@@ -93,7 +93,7 @@ def documented(trials: int) -> dict:
             run_config=RunConfig(name=f"t{config['trial']}", storage_path=str(folder), callbacks=[TuneReportCallback()]),
         ).fit()
 
-    ray.init(num_cpus=trials, log_to_driver=False, logging_level="ERROR", include_dashboard=False)
+    ray.init("local", num_cpus=trials, log_to_driver=False, logging_level="ERROR", include_dashboard=False)
     before = measured(("RayTrainWorker",))
 
     class Measure(tune.Callback):

@@ -20,7 +20,7 @@ def cluster():
     from ray.cluster_utils import Cluster
 
     os.environ["RAY_AUTH_MODE"] = "disabled"
-    made = Cluster(initialize_head=True, head_node_args={"num_cpus": 0, "include_dashboard": True})
+    made = Cluster(initialize_head=True, head_node_args={"num_cpus": 0, "include_dashboard": False})
     yield made
     ray.shutdown()
     made.shutdown()
