@@ -13,6 +13,10 @@ from sweeps.study import planned_trials
 from trainers.job import KIND, StageJob
 
 
+HEAD_MIB = {"task": 170, "workers": 1240}
+"""As measured by tests/bench/head.py: a trial alone, or with the processes of a Train run beside it."""
+
+
 @dataclass(frozen=True)
 class PlannedStage:
     """One node of the stage graph. `tokens` is None until the sources are prepared, `device_seconds` until a rate is known."""
@@ -36,6 +40,8 @@ class Plan:
     unshared_stages: int
     price: float
     budget: BudgetConfig
+    head_mib: int
+    """Memory on the head of a trial whose stage trains."""
 
     @property
     def to_train(self) -> tuple[PlannedStage, ...]:
@@ -65,6 +71,7 @@ def plan(config: SweepConfig) -> Plan:
         unshared_stages=sum(len(path.jobs) for path in paths),
         price=config.resources.pool("train").device_hour,
         budget=config.budget,
+        head_mib=HEAD_MIB["workers" if config.resources.pool("train").workers else "task"],
     )
 
 

@@ -15,9 +15,6 @@ from sweeps.ledger import read
 from sweeps.plan import Plan
 from sweeps.results import Row
 
-HEAD_MIB = 500
-"""Memory on the head of a trial whose last stage trains: tests/bench/head.py."""
-
 
 def trials(console: Console, rows: Sequence[Row], chosen: BalancePoint | None) -> None:
     """One line per trial; the balance point is marked."""
@@ -75,7 +72,7 @@ def _plan_lines(planned: Plan) -> list[str]:
         if limit is not None:
             beyond = needed is not None and needed > limit
             lines.append(f"budget.{name} = {limit:g}: " + ("NOT enough for this plan" if beyond else "the run stops there"))
-    lines.append(f"head: about {HEAD_MIB} MiB for each trial at a time")
+    lines.append(f"head: about {planned.head_mib} MiB for each trial at a time")
     return lines
 
 

@@ -35,6 +35,7 @@ def test_a_stage_is_planned_from_its_tokens_and_what_the_user_says_of_the_pool(p
     assert tokens > 0
     assert made.device_hours == pytest.approx(tokens / 100 * 4 / 3600)
     assert made.cost == pytest.approx(made.device_hours * 2)
+    assert made.head_mib > planned(resources={"workers": 0})[1].head_mib, "Train's processes lie on the head"
 
 
 def test_what_was_measured_on_the_same_devices_at_the_same_length_is_believed_and_cached_stages_are_free(planned):
