@@ -12,7 +12,6 @@ from sweeps.space import Params
 from sweeps.study import planned_trials
 from trainers.job import KIND, StageJob
 
-
 HEAD_MIB = {"task": 170, "workers": 1240}
 """As measured by tests/bench/head.py: a trial alone, or with the processes of a Train run beside it."""
 
