@@ -97,7 +97,7 @@ def documented(trials: int) -> dict:
     before = measured(("RayTrainWorker",))
 
     class Measure(tune.Callback):
-        def on_step_end(self, iteration, trials_now, **info):
+        def on_step_end(self, **info):
             if len(list(folder.glob("in-training-*"))) == trials:
                 time.sleep(5)
                 print(json.dumps(difference(before, measured(("RayTrainWorker",)), trials)), flush=True)

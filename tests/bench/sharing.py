@@ -1,8 +1,8 @@
 """Device-seconds of a study of ten values of k, with stages shared between its trials and without.
 
-`make bench`, or `python tests/bench/sharing.py`. The sources have the proportions of the paper (7.5k problems, 20k programs,
-86k conversations; section 3.1), at a toy's size. What sharing can save follows from the tokens alone: the first stage once
-instead of ten times. What it does save is less, because a stage also has to load its model.
+`make bench`, or `python tests/bench/sharing.py`. The sources have the proportions of the paper (110k problems with their
+augmentation, 20k programs, 86k conversations), at a toy's size. What sharing can save follows from the tokens alone: the first
+stage once instead of ten times. What it does save is less, because a stage also has to load its model.
 """
 
 import os
@@ -18,7 +18,7 @@ from sweeps.terms import Terms
 from sweeps.trial import known
 
 KS = (0, *(2.0**-power for power in range(8, 0, -1)), 1)
-ROWS = {"math": 188, "code": 500, "chat": 2150}
+ROWS = {"math": 1650, "code": 300, "chat": 1290}
 ROLES = {"math": "specialist", "code": "specialist", "chat": "general"}
 TOY = {
     "name": "bench",
