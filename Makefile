@@ -31,6 +31,8 @@ bench: install  ## speed beside a peer in the same run
 	$(BIN)/python tests/bench/prepare.py
 	$(BIN)/python tests/bench/train.py
 	$(BIN)/python tests/bench/start.py
+	$(BIN)/python tests/bench/sharing.py
+	$(BIN)/python tests/bench/head.py
 	$(BIN)/python tests/bench/generate.py
 
 lint: install

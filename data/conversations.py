@@ -48,7 +48,7 @@ def parse(source: SourceConfig, store: Store, tell: Tell = silent) -> Record:
     Raises SourceUnusable where the source cannot be opened or read to its end.
     """
     key = key_of(source)
-    found = store.record(KIND, key)
+    found = store.record(KIND, key) if store.sound(KIND, key) else None
     if found is None:
         record: Record = {"source": source.path}
         with store.writing(KIND, key, record) as folder:

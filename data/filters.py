@@ -40,7 +40,7 @@ def tags_of(source: SourceConfig, parsed: Record, store: Store, tell: Tell) -> l
         return list(arrow.table(rows)["tags"].to_pylist())
     assert source.tagger is not None
     key = digest({"conversations": parsed["key"], "tagger": sources.tagger(source.tagger), "version": VERSION})
-    if store.record(KIND, key) is None:
+    if not store.sound(KIND, key):
         tag = _by_keywords(source.tagger) if isinstance(source.tagger, KeywordTagger) else ByModel(source.tagger)
         with store.writing(KIND, key, {"source": source.path}) as folder, arrow.Writer(folder / "rows", SCHEMA) as writer:
             done = 0

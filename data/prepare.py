@@ -64,7 +64,7 @@ def prepare(
     `open_tokenizer` is called only then. At most `processes` tokenise, None for one a core. Raises SourceUnusable.
     """
     key = prepared_key(sources.fingerprint(source, held_out), base_fingerprint, max_length)
-    found = store.record(KIND, key)
+    found = store.record(KIND, key) if store.sound(KIND, key) else None
     if found is None:
         parsed = conversations.parse(source, store, tell)
         record: Record = {"source": source.path}

@@ -293,8 +293,26 @@ def _storage(values: Values) -> Iterator[Problem]:
         yield Problem("name", "store", "is the folder of the artefacts that all runs share; give another name")
     if isinstance(storage, str) and is_file(storage.removeprefix("file://")):
         yield Problem("storage", storage, "is a file; give a folder")
-    if isinstance(storage, str) and "://" in storage and not storage.startswith("file://"):
-        yield Problem("storage", storage, "buckets are not supported yet; give a local path or file:///shared/path")
+    if not isinstance(storage, str) or "://" not in storage:
+        return
+    if not storage.startswith(("file:///", "s3://", "gs://")):
+        yield Problem("storage", storage, "give a local path, file:///shared/path, s3://bucket/path or gs://bucket/path")
+    elif set("?@") & set(storage):
+        yield Problem("storage", storage, "give the bucket and a path alone; keys and endpoints come from the environment")
+
+
+def _tracking(values: Values) -> Iterator[Problem]:
+    storage = str(values.get("storage", "runs")).removeprefix("file://")
+    if values.get("tracking") and "://" in storage:
+        yield Problem("tracking", values["tracking"], "is written to a disk; give a storage on one, or leave it out")
+
+
+def _budget(values: Values) -> Iterator[Problem]:
+    budget, resources = _mapping(values, "budget"), _mapping(values, "resources")
+    if budget.get("usd") is not None and not resources.get("price"):
+        yield Problem(
+            "budget.usd", budget["usd"], "write resources.price: money per device-hour by gpu, cpu or accelerator type"
+        )
 
 
 CHECKS: tuple[Callable[[Values], Iterator[Problem]], ...] = (
@@ -311,4 +329,6 @@ CHECKS: tuple[Callable[[Values], Iterator[Problem]], ...] = (
     _benchmarks,
     _space,
     _storage,
+    _tracking,
+    _budget,
 )

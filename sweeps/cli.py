@@ -9,7 +9,8 @@ from typing import Annotated
 import typer
 from rich.console import Console
 
-from sweeps import data_cli, loading, standalone
+from data.files import Folder
+from sweeps import data_cli, loading, standalone, store_cli
 from sweeps.checks import Problem
 from sweeps.config import SweepConfig
 from sweeps.loading import ConfigError
@@ -19,13 +20,14 @@ WIDTH = 200  # of tables that no terminal bounds
 config_app = typer.Typer(no_args_is_help=True, help="Shipped configurations and the schema.")
 app.add_typer(config_app, name="config")
 app.add_typer(data_cli.app, name="data")
+app.add_typer(store_cli.app, name="store")
 app.command()(standalone.evaluate)
 out = Console(highlight=False, width=None if sys.stdout.isatty() else WIDTH)
 err = Console(stderr=True, highlight=False)
 
 Config = Annotated[str, typer.Argument(metavar="CONFIG", help="Path of a configuration, or the name of a shipped one.")]
 Overrides = Annotated[list[str] | None, typer.Argument(metavar="[KEY=VALUE]...", help="Fields to set, by dotted path.")]
-RunDir = Annotated[Path, typer.Argument(metavar="RUN_DIR", help="Folder of a run.")]
+RunDir = Annotated[str, typer.Argument(metavar="RUN_DIR", help="Folder of a run, or its s3:// or gs:// address.")]
 Address = Annotated[str | None, typer.Option(help="Address of a Ray cluster; default RAY_ADDRESS, or one started here.")]
 Yes = Annotated[bool, typer.Option("--yes", "-y", help="Do not ask before something that costs money.")]
 
@@ -59,7 +61,7 @@ def run(config: Config, overrides: Overrides = None, address: Address = None, ye
     with Progress(out) as progress:
         chosen = sweep(values, progress, address)
     folder = run_folder(values)
-    show.trials(out, results.rows(read(folder / "ledger.jsonl"), values), chosen)
+    show.trials(out, results.rows(read(folder), values), chosen)
     show.ending(out, folder, values, chosen)
     if chosen is None:
         raise typer.Exit(1)
@@ -96,7 +98,7 @@ def report(run_dir: RunDir) -> None:
     from sweeps.run import conclude
 
     folder = _run_dir(run_dir)
-    values = SweepConfig.model_validate_json((folder / "config.json").read_text())
+    values = SweepConfig.model_validate_json(folder.read("config.json") or b"")
     show.ending(out, folder, values, conclude(folder, values))
 
 
@@ -111,8 +113,8 @@ def train(config: Config, overrides: Overrides = None, address: Address = None, 
         raise ConfigError([Problem("k", "missing", "a recipe needs one value; write k=1/8, or take best.yaml of a run")])
     _ask_for_money(values, yes)
     with Progress(out) as progress:
-        folder = train_one(values, progress, address)
-    out.print(f"model: {folder}", markup=False, soft_wrap=True)
+        model = train_one(values, progress, address)
+    out.print(f"model: {model}", markup=False, soft_wrap=True)
 
 
 @config_app.command("list")
@@ -144,7 +146,7 @@ def _load(config: str, overrides: list[str] | None, address: str | None = None, 
     values = loading.load(config, overrides or [])
     joined = address or os.environ.get("RAY_ADDRESS", "local")
     if joins and joined != "local" and "://" not in values.storage:
-        remedy = "other nodes cannot see a local path; write file:///path of a folder that all nodes share"
+        remedy = "other nodes cannot see a local path; write s3:// or gs://, or file:///path of a folder that all nodes share"
         raise ConfigError([Problem("storage", values.storage, remedy)])
     return values
 
@@ -156,10 +158,11 @@ def _two_sides(config: SweepConfig) -> None:
         raise ConfigError([Problem("evaluate", sorted(config.evaluate.benchmarks), remedy)])
 
 
-def _run_dir(path: Path) -> Path:
-    if not (path / "config.json").is_file():
+def _run_dir(path: str) -> Folder:
+    folder = Folder(path)
+    if not folder.exists("config.json"):
         raise typer.BadParameter(f"{path} is not the folder of a run; it holds no config.json")
-    return path
+    return folder
 
 
 def _ask_for_money(config: SweepConfig, yes: bool) -> None:

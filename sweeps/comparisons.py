@@ -9,12 +9,12 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from functools import cache, partial
 from itertools import combinations
-from pathlib import Path
 from statistics import median
 from typing import Any
 
 import numpy as np
 
+from data.files import Folder
 from evaluators import evaluate, statistics
 from evaluators.benchmark import Verdict
 from evaluators.statistics import Difference
@@ -39,9 +39,9 @@ class Comparison:
         return self.p < ALPHA
 
 
-def compare(folder: Path, config: SweepConfig, points: Sequence[Point], chosen: int | None) -> list[Comparison]:
+def compare(folder: Folder, config: SweepConfig, points: Sequence[Point], chosen: int | None) -> list[Comparison]:
     """The comparisons of a run, [] for fewer than two trials. Trials whose items are gone are left out."""
-    verdicts = cache(lambda trial, name: _verdicts(folder / "trials" / f"{trial:04d}" / f"{name}.jsonl"))
+    verdicts = cache(lambda trial, name: _verdicts(folder.read(f"trials/{trial:04d}/{name}.jsonl")))
     names = list(config.evaluate.benchmarks)
     there = [p for p in points if all(verdicts(p.trial, name) is not None for name in names)]
     found = [
@@ -83,9 +83,9 @@ def _difference(config: SweepConfig, objective: str, verdicts: Sequence[Callable
     return statistics.combined([(share, statistics.paired(*(of(n) for of in verdicts))) for n, share in shares.items()])
 
 
-def _verdicts(path: Path) -> list[Verdict] | None:
+def _verdicts(text: bytes | None) -> list[Verdict] | None:
     """The verdicts of one benchmark of a trial, None where the file is gone."""
-    if not path.is_file():
+    if text is None:
         return None
-    lines = [json.loads(line) for line in path.read_text(encoding="utf-8").splitlines()]
+    lines = [json.loads(line) for line in text.split(b"\n") if line]
     return [Verdict(x["id"], x["score"], x["answered"], group=x["group"], weight=x.get("weight", 1.0)) for x in lines]

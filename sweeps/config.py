@@ -81,8 +81,8 @@ class SearchConfig(Frozen):
     """Who proposes trials: grid, random, or Optuna's TPE on both objectives."""
     trials: int | None = Field(default=None, ge=1)
     """Number of trials; null is 24, or the whole of a grid."""
-    concurrency: int = Field(default=2, ge=1)
-    """Trials that run at the same time."""
+    concurrency: int | None = Field(default=None, ge=1)
+    """Most trials at the same time; null is as many as the cluster has devices for, and follows it."""
     seed: int = Field(default=0, ge=0)
     """Seed of the sampler."""
     repeats: Literal[1] = 1
@@ -129,17 +129,17 @@ Balance = Annotated[Knee | Floor | Weights, Field(discriminator="rule"), BeforeV
 
 
 class BudgetConfig(Frozen):
-    device_hours: None = None
-    """Reserved for a limit; only null for now."""
-    usd: None = None
-    """Reserved for a limit; only null for now."""
+    device_hours: float | None = Field(default=None, gt=0)
+    """Most device-hours of stages and evaluations over the whole run; null is no limit."""
+    usd: float | None = Field(default=None, gt=0)
+    """Most money of the whole run, devices at `resources.price` and the judge together; null is no limit."""
 
 
 class SweepConfig(Frozen):
     name: str = Field(pattern=r"^[A-Za-z0-9][A-Za-z0-9._-]*$", max_length=100)
     """Name of the run; its folder below `storage`."""
     storage: str = Field(default="runs", min_length=1)
-    """Where runs and the store lie: a local path, or file:///path for one that all nodes share."""
+    """Where runs and the store lie: a local path, file:///path for one that all nodes share, s3://bucket/path or gs://."""
     model: ModelConfig
     """The base model."""
     sources: dict[str, SourceConfig] = Field(min_length=1)

@@ -54,7 +54,7 @@ def filter_source(
     from data import filtered
     from data.store import Store
     from sweeps.cli import out
-    from sweeps.lineage import local
+    from sweeps.lineage import root
     from sweeps.progress import Progress
 
     if target.exists():
@@ -62,7 +62,7 @@ def filter_source(
     tagger = _tagger(field, keyword, {"path": model, "device": device, "batch_size": batch_size, "prompt": prompt})
     source = _source({"path": path, "format": format, "role": "general", "tagger": tagger, "exclude_tags": exclude_tags})
     with Progress(out) as progress:
-        summary = filtered.write(source, target, Store(f"{local(storage)}/store"), progress.doing)
+        summary = filtered.write(source, target, Store(f"{root(storage)}/store"), progress.doing)
     bad = sum(summary["quarantined"].values())
     out.print(f"{summary['rows']} rows: {summary['kept']} kept, {summary['dropped']} dropped, {bad} in quarantine")
     out.print(f"new source: {target} (format messages); what was dropped and why: {target / 'record'}", soft_wrap=True)

@@ -24,6 +24,10 @@ class ClusterTooSmall(RuntimeError):
     """No stage of the sweep fits the cluster."""
 
 
+class NotTrained(RuntimeError):
+    """A recipe was not trained to its end, with the reason."""
+
+
 def exit_code(error: BaseException, console: Console) -> int:
     """Print what a person needs and return the exit code."""
     if isinstance(error, SystemExit):
@@ -33,7 +37,7 @@ def exit_code(error: BaseException, console: Console) -> int:
     if isinstance(error, TyperException):
         console.print(f"error: {error.format_message().rstrip('.')}; see fulcrum --help", markup=False, soft_wrap=True)
         return error.exit_code
-    if not isinstance(error, (*WRONG_INPUT, ClusterTooSmall, FileNotFoundError, ValueError)):
+    if not isinstance(error, (*WRONG_INPUT, ClusterTooSmall, NotTrained, FileNotFoundError, ValueError)):
         console.print("".join(traceback.format_exception(error)), markup=False, soft_wrap=True)
     console.print(f"error: {error}", markup=False, soft_wrap=True)
     return 2 if isinstance(error, WRONG_INPUT) else 1

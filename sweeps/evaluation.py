@@ -3,32 +3,13 @@
 A generation is published before it is scored, and each benchmark's scores as soon as they exist.
 """
 
-from collections.abc import Sequence
-from dataclasses import dataclass, field
 from typing import Any
 
 import ray
 
 from data.store import Record, Store
-from evaluators.judge.cost import total
 from sweeps.lineage import Order
 from trainers.job import KIND
-
-
-@dataclass
-class Bill:
-    """Device-seconds of one evaluation by one benchmark, failed attempts included, chunks that were lost on the way, and what
-    judges were paid."""
-
-    seconds: float = 0.0
-    lost: int = 0
-    judging: list[dict[str, Any]] = field(default_factory=list)
-
-
-def spent(bills: Sequence[Bill]) -> dict[str, Any]:
-    """The bills of a rung as events tell them: device-seconds, and the cost of judges, None where none was asked."""
-    judging = [cost for bill in bills for cost in bill.judging]
-    return {"device_seconds": sum(bill.seconds for bill in bills), "cost": total(judging) if judging else None}
 
 
 @ray.remote(max_restarts=0, max_task_retries=0)

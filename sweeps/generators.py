@@ -8,7 +8,7 @@ The stage graph runs all this, so here is no torch and no I/O but in the actors 
 
 import asyncio
 import time
-from collections import deque
+from collections import Counter, deque
 from collections.abc import Callable, Mapping, Sequence
 from contextlib import suppress
 from dataclasses import dataclass
@@ -20,9 +20,11 @@ from ray.exceptions import OutOfMemoryError, RayActorError, RayTaskError, Worker
 
 from data.store import Record
 from evaluators.config import CODE_BENCHMARKS
-from sweeps.evaluation import Bill, Generation, score
+from sweeps.admission import Slots
+from sweeps.budget import Bill
+from sweeps.evaluation import Generation, score
 from sweeps.lineage import Order
-from sweeps.slots import Slots
+from sweeps.tasks import device_options
 from trainers.config import ResourcesConfig
 
 IDLE_S = 60.0
@@ -68,12 +70,18 @@ class Generators:
         self._devices = resources.gpus_per_worker or resources.cpus_per_worker
         self._cpus = resources.cpus_per_worker
         self._on_gpu = resources.gpus_per_worker > 0
-        held = {"num_cpus": self._cpus, "num_gpus": resources.gpus_per_worker} if self._on_gpu else {"num_cpus": 0}
+        held = device_options(resources) if self._on_gpu else {"num_cpus": 0}
         self._holds = held | {"scheduling_strategy": "DEFAULT" if self._on_gpu else "SPREAD"}
         self._queue: deque[_Job] = deque()
         self._workers: set[asyncio.Task[None]] = set()
         self._busy = 0
+        self._scoring: Counter[str] = Counter()
         self._closed = False
+
+    @property
+    def scoring(self) -> int:
+        """Checkpoints that wait for a judge, or for other scoring that holds no device."""
+        return len(+self._scoring)
 
     async def evaluate(self, order: Order, generated: bool, bill: Bill) -> Record:
         """The record of an evaluation. A generation that the store holds is scored as it is."""
@@ -103,7 +111,7 @@ class Generators:
         self._hire()
         try:
             made = await asyncio.gather(*(job.done for job in jobs))
-        except Exception:
+        except BaseException:
             self._forget(jobs)
             raise
         return [answers for _, answers in made], dict(made[0][0])
@@ -113,7 +121,11 @@ class Generators:
         runs_code = order.name in CODE_BENCHMARKS
         submit = score.options(num_cpus=self._cpus if runs_code else 0, scheduling_strategy="DEFAULT").remote
         if self._on_gpu or not runs_code:
-            return dict(await submit(order, about, *refs))
+            self._scoring[order.stage] += 1
+            try:
+                return dict(await submit(order, about, *refs))
+            finally:
+                self._scoring[order.stage] -= 1
         async with self._slots:
             started = time.monotonic()
             try:

@@ -2,11 +2,11 @@
 
 from collections.abc import Mapping
 from functools import partial
-from pathlib import Path
 
 from data import contamination, prepare
 from data.config import SourceConfig
 from data.conversations import Tell
+from data.files import Folder
 from data.store import Record, Store
 from evaluators import evaluate, sandbox
 from evaluators.config import EvaluateConfig
@@ -85,21 +85,22 @@ def _refuse_overlap(config: SweepConfig, store: Store, progress: Progress) -> No
         contamination.refuse_overlap(name, record, config.data.max_overlap)
 
 
-def refuse_changes(folder: Path, config: SweepConfig, known: Identities) -> None:
+def refuse_changes(folder: Folder, config: SweepConfig, known: Identities) -> None:
     """A run is continued with what it was started with: the fields that may change are listed in MAY_CHANGE."""
-    if not (folder / "config.json").exists():
+    written = folder.read("config.json")
+    if written is None:
         return
     try:
-        before = flat(SweepConfig.model_validate_json((folder / "config.json").read_text()).model_dump(mode="json"))
+        before = flat(SweepConfig.model_validate_json(written).model_dump(mode="json"))
     except ValueError as error:
-        raise Changed(f"{folder / 'config.json'} cannot be read ({error}); give the run another `name`") from error
+        raise Changed(f"{folder}/config.json cannot be read ({error}); give the run another `name`") from error
     now = flat(config.model_dump(mode="json"))
     changed = [
         f"  {field}: {before.get(field)!r} before, {now.get(field)!r} now"
         for field in sorted(before.keys() | now.keys())
         if before.get(field) != now.get(field) and not field.startswith(MAY_CHANGE)
     ]
-    started = [e for e in read(folder / "ledger.jsonl") if e["event"] == "run_started"]
+    started = [e for e in read(folder) if e["event"] == "run_started"]
     if started and not changed and started[0]["identities"] != known.plain():
         changed = ["  the files that the sources, the model or the benchmarks are read from have changed"]
     changed += _other_judges(started[0]["identities"].get("judges", {}), known.judges) if started and changed else []

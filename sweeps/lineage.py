@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import Any
 
 from data import sources
+from data.files import Folder
 from data.fingerprint import digest
 from data.prepare import prepared_key
 from data.words import HeldOut
@@ -34,6 +35,11 @@ class Identities:
 
     def plain(self) -> dict[str, Any]:
         return asdict(self)
+
+    @classmethod
+    def of(cls, values: Mapping[str, Any]) -> "Identities":
+        """From what `plain` gave, as it stands in a ledger."""
+        return cls(**{**values, "items": {name: Identity(**item) for name, item in values["items"].items()}})
 
 
 BATCHES = 2
@@ -139,18 +145,18 @@ def lengths(config: SweepConfig) -> list[int]:
 
 def store_root(config: SweepConfig) -> str:
     """The store of a configuration's storage, absolute, so that every process finds it."""
-    return f"{local(config.storage)}/store"
+    return f"{root(config.storage)}/store"
 
 
-def run_folder(config: SweepConfig) -> Path:
+def run_folder(config: SweepConfig) -> Folder:
     """The folder of the run."""
-    return local(config.storage) / config.name
+    return Folder(root(config.storage)) / config.name
 
 
 def absolute(config: SweepConfig) -> SweepConfig:
     """The configuration with absolute paths, for processes that work in another folder. It has the same keys."""
     values = config.model_dump()
-    values["storage"] = str(local(config.storage))
+    values["storage"] = root(config.storage)
     files = {name: benchmark.FILES for name, benchmark in config.evaluate.benchmarks.items()}
     entries: list[tuple[dict[str, Any], tuple[str, ...]]] = [(values["model"], ("path",))]
     entries += [(source, ("path",)) for source in values["sources"].values()]
@@ -164,9 +170,10 @@ def absolute(config: SweepConfig) -> SweepConfig:
     return SweepConfig.model_validate(values)
 
 
-def local(storage: str) -> Path:
-    """A storage that is a path or a file:// URI, as an absolute path."""
-    return Path(storage.removeprefix("file://")).resolve()
+def root(storage: str) -> str:
+    """A storage as every process finds it: the address of a bucket, or an absolute path."""
+    path = storage.removeprefix("file://")
+    return path.rstrip("/") if "://" in path else str(Path(path).resolve())
 
 
 def _order(config: SweepConfig, stage: str, name: str, identity: Identity) -> Order:
@@ -183,7 +190,7 @@ def _order(config: SweepConfig, stage: str, name: str, identity: Identity) -> Or
 
 
 def _job(config: SweepConfig, known: Identities, keyed: KeyedStage) -> StageJob:
-    train = keyed.stage.train
+    train, pool = keyed.stage.train, config.resources.pool("train")
     return StageJob(
         key=keyed.key,
         parent=keyed.parent,
@@ -202,8 +209,9 @@ def _job(config: SweepConfig, known: Identities, keyed: KeyedStage) -> StageJob:
         train=train,
         model=config.model,
         store=store_root(config),
-        devices=config.resources.devices,
-        gpu=config.resources.gpus_per_worker > 0,
-        threads=max(1, int(config.resources.cpus_per_worker)),
+        devices=pool.devices,
+        gpu=pool.gpus_per_worker > 0,
+        threads=max(1, int(pool.cpus_per_worker)),
+        pool=pool.accelerator_name,
         tensorboard=str(run_folder(config) / "tensorboard" / keyed.key[:8]) if "tensorboard" in config.tracking else None,
     )

@@ -11,6 +11,7 @@ from typing import Any, TypeVar, get_args
 import yaml
 from pydantic import BaseModel, ValidationError
 
+from data.files import Folder
 from evaluators.config import names_file
 from sweeps import checks
 from sweeps.checks import Problem, is_file
@@ -90,16 +91,22 @@ def read(where: str) -> dict[str, Any]:
     path = Path(where)
     if not is_file(where) and where in shipped():
         path = Path(str(shipped()[where]))
-    if not is_file(str(path)):
-        names = ", ".join(sorted(shipped()))
-        raise ConfigError([Problem("CONFIG", where, f"no such file; give a path or one of: {names}")])
     try:
-        values = yaml.load(path.read_text(encoding="utf-8"), _Loader)
+        text = _in_a_bucket(where) if "://" in where else path.read_bytes() if is_file(str(path)) else None
+        values = yaml.load((text or b"").decode(), _Loader)
     except UNREADABLE as error:
         raise ConfigError([Problem("CONFIG", where, f"not readable as YAML: {error}")]) from error
+    if text is None:
+        names = ", ".join(sorted(shipped()))
+        raise ConfigError([Problem("CONFIG", where, f"no such file; give a path or one of: {names}")])
     if not isinstance(values, dict):
         raise ConfigError([Problem("CONFIG", where, "must hold a mapping of fields, name among them")])
     return values
+
+
+def _in_a_bucket(where: str) -> bytes | None:
+    folder, _, name = where.rpartition("/")
+    return Folder(folder).read(name)
 
 
 def shipped() -> dict[str, Any]:

@@ -1,22 +1,19 @@
 """What a sweep would do: its stages, which of them are cached or shared, and what they would cost. Starts nothing."""
 
+from collections import Counter
 from collections.abc import Sequence
 from dataclasses import dataclass
-from statistics import median
 
-from data.fraction import count
-from data.mixture import Draw
-from data.prepare import KIND as PREPARED
-from data.prepare import prepared_key
-from data.store import Record, Store
-from sweeps import lineage, space
-from sweeps.config import SweepConfig
-from sweeps.lineage import Identities
+from data.store import Store
+from sweeps import costs, lineage, space
+from sweeps.config import BudgetConfig, SweepConfig
 from sweeps.loading import with_params
 from sweeps.space import Params
 from sweeps.study import planned_trials
-from trainers.job import KIND
-from trainers.keys import KeyedStage
+from trainers.job import KIND, StageJob
+
+HEAD_MIB = {"task": 170, "workers": 1240}
+"""As measured by tests/bench/head.py: a trial alone, or with the processes of a Train run beside it."""
 
 
 @dataclass(frozen=True)
@@ -41,6 +38,9 @@ class Plan:
     stages: tuple[PlannedStage, ...]
     unshared_stages: int
     price: float
+    budget: BudgetConfig
+    head_mib: int
+    """Memory on the head of a trial whose stage trains."""
 
     @property
     def to_train(self) -> tuple[PlannedStage, ...]:
@@ -61,19 +61,21 @@ def plan(config: SweepConfig) -> Plan:
     """The stage graph of a sweep, from its configuration and the store's records."""
     known = lineage.identities(config)
     store = Store(lineage.store_root(config))
-    points, exact = _points(config)
-    chains = [lineage.stages(with_params(config, params), known) for params in points]
-    rate = _seconds_per_token(store, known)
+    trials, exact = points(config)
+    paths = [lineage.lineage(with_params(config, params), known) for params in trials]
     return Plan(
-        trials=len(points),
+        trials=len(trials),
         exact=exact,
-        stages=tuple(_nodes(chains, known, store, rate)),
-        unshared_stages=sum(map(len, chains)),
-        price=config.resources.price.get(config.resources.kind, 0.0),
+        stages=tuple(_nodes(config, [job for path in paths for job in path.jobs], store)),
+        unshared_stages=sum(len(path.jobs) for path in paths),
+        price=config.resources.pool("train").device_hour,
+        budget=config.budget,
+        head_mib=HEAD_MIB["workers" if config.resources.pool("train").workers else "task"],
     )
 
 
-def _points(config: SweepConfig) -> tuple[list[Params], bool]:
+def points(config: SweepConfig) -> tuple[list[Params], bool]:
+    """The parameters of the trials to come, and whether these are the very ones: else the middle of the space stands in."""
     trials, searched = planned_trials(config.search), config.search.space
     if config.search.sampler == "grid" or not searched:
         return (space.grid(searched) or [{}])[:trials], True
@@ -82,37 +84,15 @@ def _points(config: SweepConfig) -> tuple[list[Params], bool]:
     return first + [middle] * (trials - len(first)), False
 
 
-def _nodes(chains: Sequence[Sequence[KeyedStage]], known: Identities, store: Store, rate: float | None) -> list[PlannedStage]:
-    stages = {keyed.key: keyed for chain in chains for keyed in chain}
-    wanted = [keyed.key for chain in chains for keyed in chain]
+def _nodes(config: SweepConfig, wanted: Sequence[StageJob], store: Store) -> list[PlannedStage]:
+    """The stages of all trials, each once, in the order of asking."""
+    rates, pool = costs.rates(config, store), config.resources.pool("train")
+    trials = Counter(job.key for job in wanted)
     nodes = []
-    for key, keyed in stages.items():
-        tokens = _tokens(keyed, known, store)
-        seconds = tokens * rate if tokens is not None and rate is not None else None
-        cached = store.record(KIND, key) is not None
-        nodes.append(PlannedStage(key, keyed.parent, dict(keyed.stage.mixture), wanted.count(key), cached, tokens, seconds))
+    for job in {job.key: job for job in wanted}.values():
+        tokens = costs.stage_tokens(job, store)
+        seconds = rates.device_seconds(tokens, pool.accelerator_name, job.train.max_length, pool.devices)
+        mixture = {share.name: share.fraction for share in job.shares}
+        cached = store.record(KIND, job.key) is not None
+        nodes.append(PlannedStage(job.key, job.parent, mixture, trials[job.key], cached, tokens, seconds))
     return nodes
-
-
-def _tokens(keyed: KeyedStage, known: Identities, store: Store) -> int | None:
-    """Tokens of a stage, from the mean length of the prepared rows; None where a source is not prepared."""
-    train, total = keyed.stage.train, 0.0
-    for name, fraction in keyed.stage.mixture.items():
-        record = store.record(PREPARED, prepared_key(known.sources[name], known.base, train.max_length))
-        if record is None or not record["used"]:
-            return None
-        total += _share_tokens(fraction, keyed.stage.draws[name], record) * train.epochs
-    return round(total)
-
-
-def _share_tokens(fraction: float, draw: Draw, record: Record) -> float:
-    mean = record["tokens"] / record["used"]
-    if draw.budget is None:
-        return count(fraction, record["used"]) * mean
-    return fraction * draw.budget * (mean if draw.unit == "examples" else 1)
-
-
-def _seconds_per_token(store: Store, known: Identities) -> float | None:
-    """Median device-seconds per token of the stages in the store that start from the same base model."""
-    records = [r for r in store.records(KIND) if r.get("base") == known.base and r["tokens"]]
-    return median(r["device_seconds"] / r["tokens"] for r in records) if records else None

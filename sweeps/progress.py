@@ -45,9 +45,9 @@ class Progress:
         if line:
             self.say(line(event))
 
-    def stages(self, running: Mapping[str, Mapping[str, Any]]) -> None:
-        """The stages in training."""
-        told = "   ".join(_stage(key, progress) for key, progress in running.items())
+    def stages(self, running: Mapping[str, Mapping[str, Any]], waiting: Mapping[str, str] | None = None) -> None:
+        """The stages in training, and why others cannot be."""
+        told = "   ".join([_stage(key, progress) for key, progress in running.items()] + [*(waiting or {}).values()])
         if self._status:
             self._status.update(told or "waiting")
         elif told and time.monotonic() - self._told > EVERY_S:
@@ -89,6 +89,12 @@ def _mixture(event: Mapping[str, Any]) -> str:
 LINES = {
     "stage_started": lambda e: f"stage {e['key'][:8]} trains on {_mixture(e)}",
     "stage_finished": lambda e: f"stage {e['key'][:8]} finished, {e['device_seconds']:.0f} device-seconds",
+    "stage_elsewhere": lambda e: f"stage {e['key'][:8]} is trained by another run on this storage; waiting for it",
+    "stage_stopped": lambda e: f"stage {e['key'][:8]} stopped at step {e['step']}: {e['reason']}",
+    "trial_stopped": lambda e: f"trial {e['trial']} stays open: {e['reason']}",
+    "run_stopped": lambda e: f"stopped with {e['open']} trials left: {e['reason']}; raise the limit and run the command again",
+    "entry_set_aside": lambda e: f"damaged in the store: {e['kind']}/{e['key']} ({e['reason']}); it will be made again",
+    "leak_removed": lambda e: f"removed what nobody owned any more: {e['what']}",
     "stage_note": lambda e: f"stage {e['key'][:8]}: {e['text']}",
     "stage_failed": lambda e: f"stage {e['key'][:8]} failed: {e['error']}",
     "rung_failed": lambda e: f"evaluation of stage {e['key'][:8]} failed: {e['error']}",

@@ -1,13 +1,16 @@
 """The driver's pen: what the graph and the trials tell goes into the ledger, the study and the trial folders."""
 
 import json
-import shutil
+import tempfile
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
-from data.store import Record, Store, write_atomically
+from data.files import Folder
+from data.store import Record, Store
 from evaluators.entries import EVALUATIONS
-from sweeps import judging, results
+from sweeps import budget, judging, results
+from sweeps.budget import Spent
 from sweeps.config import SweepConfig
 from sweeps.ledger import Event, Ledger, read, told
 from sweeps.lineage import merged, run_folder, store_root
@@ -20,26 +23,41 @@ from trainers.job import KIND
 class Recorder:
     """Owns the ledger of a run and the study that is rebuilt from it. Lives in the driver's main thread."""
 
-    def __init__(self, config: SweepConfig, ledger: Ledger, progress: Progress) -> None:
+    def __init__(self, config: SweepConfig, ledger: Ledger, progress: Progress, last_seen: float = 0.0) -> None:
+        """`last_seen` is when the process that held this run before was last alive, where it did not end by itself."""
         self._config = config
         self._ledger = ledger
         self._progress = progress
+        train, evaluate = config.resources.pool("train"), config.resources.pool("evaluate")
+        self._devices = {"stage": train.devices, "rung": evaluate.gpus_per_worker or evaluate.cpus_per_worker}
         self._folder = run_folder(config)
         self._store = Store(store_root(config))
-        self.events: list[Event] = read(ledger.path)
+        self.events: list[Event] = read(ledger.folder)
         self._asked = {e["trial"]: e["params"] for e in self.events if e["event"] == "trial_started"}
-        self.study = SweepStudy(config.search, self._folder / "study.db", config.name)
+        self._scratch = tempfile.TemporaryDirectory(prefix="fulcrum-study-")
+        self._database = (self._folder.path() if self._folder.local else Path(self._scratch.name)) / "study.db"
+        self.study = SweepStudy(config.search, self._database, config.name)
+        self.spent: Spent = budget.spent(self.events)
+        self.stopped: str | None = None
         self.unfinished = self._replay()
-        self.reconcile()
+        self.save_study()
+        self.reconcile(last_seen or max((event["time"] for event in self.events), default=0.0))
 
     @property
     def open(self) -> int:
         """Number of trials that are still to be asked."""
         return max(0, planned_trials(self._config.search) - len(self._asked))
 
+    @property
+    def left(self) -> int:
+        """Number of trials that have no end, asked or not."""
+        ended = {event["trial"] for event in self.events if event["event"] == "trial_finished"}
+        return planned_trials(self._config.search) - len(ended)
+
     def note(self, event: str, **values: Any) -> None:
         """Append an event and show it."""
         self.events.append(self._ledger.append(event, **values))
+        self.spent += budget.of(self.events[-1])
         self._progress.event(self.events[-1])
 
     def ask(self) -> tuple[int, Params] | None:
@@ -52,11 +70,15 @@ class Recorder:
         return number, params
 
     def finish(self, number: int, outcome: dict[str, Any]) -> None:
-        """Write a trial's end: its folder first, then the ledger, then the study."""
+        """Write a trial's end: its folder first, then the ledger, then the study. One that was stopped is left open."""
+        if outcome["state"] == "stopped":
+            self.stopped = outcome["error"]
+            self.note("trial_stopped", trial=number, reason=self.stopped)
+            return
         params = self._asked[number]
         if refused := judging.refusal(self.events, outcome):
             outcome = {"state": "failed", "error": refused} | {k: outcome[k] for k in ("stages", "evaluations") if k in outcome}
-        folder = self._folder / "trials" / f"{number:04d}"
+        folder = self._folder / f"trials/{number:04d}"
         self._write_trial(folder, params, outcome)
         self._note_reused(number, outcome)
         cost = results.cost(self.events, number, outcome.get("stages", ()))
@@ -64,6 +86,13 @@ class Recorder:
         end = {"error": None, "scores": {}} | outcome | cost | ({"cost": paid} if paid else {})
         self.note("trial_finished", trial=number, params=params, **end)
         self._tell(number, outcome)
+        self.save_study()
+        self.note_damage()
+
+    def save_study(self) -> None:
+        """Copy the study to the run's folder, where that is not on this machine."""
+        if not self._folder.local:
+            self._folder.put(self._database, "study.db")
 
     def _replay(self) -> list[tuple[int, Params]]:
         """Put the ledger's trials into the study, in the order of asking; the unfinished ones are returned."""
@@ -79,16 +108,28 @@ class Recorder:
         complete = outcome["state"] == "complete"
         self.study.tell(number, (outcome["specialist"], outcome["general"]) if complete else None, outcome.get("error"))
 
-    def reconcile(self) -> None:
-        """A driver or a graph that died may not have told of the end of a stage or evaluation that the store holds."""
-        finished = {(e["event"], e["key"]) for e in self.events if e["event"] in ("stage_finished", "rung_finished")}
-        for event in [e for e in self.events if e["event"] in ("stage_started", "rung_started")]:
-            done = event["event"].replace("started", "finished")
-            record = self._store.record(KIND, event["key"]) if done == "stage_finished" else self._scores(event["evaluations"])
-            if record and (done, event["key"]) not in finished:
-                finished.add((done, event["key"]))
-                about = {k: v for k, v in event.items() if k not in ("event", "time")}
-                self.note(done, **about, **told(record))
+    def reconcile(self, until: float) -> None:
+        """Write down the ends of what a driver or a graph that died at `until` had started: it could not tell any more.
+
+        What the store holds was finished; of the rest the time that it held its devices is charged.
+        """
+        for event in _open(self.events):
+            what = event["event"].removesuffix("_started")
+            about = {name: value for name, value in event.items() if name not in ("event", "time")}
+            record = self._store.record(KIND, event["key"]) if what == "stage" else self._scores(event["evaluations"])
+            if record:
+                self.note(f"{what}_finished", **about, **told(record))
+            else:
+                spent = self._devices[what] * max(0.0, until - event["time"])
+                self.note(f"{what}_stopped", **about, device_seconds=spent, step=None, reason="cut off with the run")
+
+    def note_damage(self) -> None:
+        """Say what was set aside in the store since this run began."""
+        said = {(e["kind"], e["key"], e["attempt"]) for e in self.events if e["event"] == "entry_set_aside"}
+        for found in self._store.damage():
+            about = {name: found[name] for name in ("kind", "key", "attempt", "reason")}
+            if found["time"] > self.events[0]["time"] and (found["kind"], found["key"], found["attempt"]) not in said:
+                self.note("entry_set_aside", **about)
 
     def _scores(self, evaluations: dict[str, str]) -> Record | None:
         """The scores of a checkpoint, None until every benchmark's are in the store."""
@@ -103,10 +144,21 @@ class Recorder:
                 record = self._store.record(KIND, key) or {}
                 self.note("stage_reused", key=key, trial=number, device_seconds=record.get("device_seconds", 0.0))
 
-    def _write_trial(self, folder: Path, params: Params, outcome: dict[str, Any]) -> None:
-        folder.mkdir(parents=True, exist_ok=True)
-        write_atomically(folder / "params.json", json.dumps(params, indent=2).encode())
-        write_atomically(folder / "log", json.dumps(outcome, indent=2, ensure_ascii=False).encode())
+    def _write_trial(self, folder: Folder, params: Params, outcome: dict[str, Any]) -> None:
+        folder.write("params.json", json.dumps(params, indent=2).encode())
+        folder.write("log", json.dumps(outcome, indent=2, ensure_ascii=False).encode())
         for key in outcome.get("evaluations", {}).values():
             for file in self._store.fetch(EVALUATIONS, key).glob("*.jsonl"):
-                shutil.copy(file, folder / file.name)
+                folder.put(file, file.name)
+
+
+def _open(events: Sequence[Event]) -> list[Event]:
+    """The last starts of stages and evaluations that have no end."""
+    started: dict[tuple[str, str], Event] = {}
+    for event in events:
+        what, _, how = event["event"].partition("_")
+        if what in ("stage", "rung") and how == "started":
+            started[what, event["key"]] = event
+        elif what in ("stage", "rung") and how in ("finished", "failed", "stopped", "elsewhere"):
+            started.pop((what, event["key"]), None)
+    return list(started.values())

@@ -5,12 +5,11 @@ Everything that a model or a data set wrote is escaped by the template.
 
 import base64
 from collections.abc import Sequence
-from pathlib import Path
 from typing import Any
 
 import jinja2
 
-from data.store import write_atomically
+from data.files import Folder
 from sweeps import figures, judging, results
 from sweeps.balance import BalancePoint
 from sweeps.comparisons import OBJECTIVES, Comparison, alike, detectable
@@ -19,7 +18,7 @@ from sweeps.ledger import Event
 
 
 def write(
-    folder: Path,
+    folder: Folder,
     events: Sequence[Event],
     config: SweepConfig,
     chosen: BalancePoint | None,
@@ -34,7 +33,7 @@ def write(
             "tradeoff": figures.tradeoff_figure(points, chosen),
         }
         for name, image in images.items():
-            write_atomically(folder / f"{name}.png", image)
+            folder.write(f"{name}.png", image)
         drawn = {name: base64.b64encode(image).decode() for name, image in images.items()}
     rows = results.rows(events, config)
     template = jinja2.Environment(
@@ -56,7 +55,7 @@ def write(
         saved=sum(row["saved_device_seconds"] for row in rows),
         show=show,
     )
-    write_atomically(folder / "report.html", page.encode())
+    folder.write("report.html", page.encode())
 
 
 def sentence(chosen: BalancePoint | None, config: SweepConfig) -> str:

@@ -3,7 +3,6 @@
 import json
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import replace
-from pathlib import Path
 from typing import Any
 
 import pyarrow as pa
@@ -11,16 +10,16 @@ import pyarrow.csv as csv
 import pyarrow.parquet as parquet
 import yaml
 
-from data.store import write_atomically
+from data.files import Folder
 from sweeps import comparisons
 from sweeps.balance import BalancePoint, Point, choose, plain
+from sweeps.budget import CHARGED
 from sweeps.comparisons import Comparison
 from sweeps.config import SweepConfig
 from sweeps.ledger import Event
 from sweeps.loading import with_params
 
 Row = dict[str, Any]
-CHARGED = ("stage_finished", "stage_failed", "rung_finished", "rung_failed")
 
 
 def trials(events: Sequence[Event]) -> list[Event]:
@@ -84,23 +83,22 @@ def points(events: Sequence[Event]) -> list[Point]:
     ]
 
 
-def write(folder: Path, events: Sequence[Event], config: SweepConfig) -> tuple[BalancePoint | None, list[Comparison]]:
+def write(folder: Folder, events: Sequence[Event], config: SweepConfig) -> tuple[BalancePoint | None, list[Comparison]]:
     """Write the tables, `balance.json` and `best.yaml`; the balance point, None where no trial can be chosen, and which
     trials can be told apart."""
     table = pa.Table.from_pylist(rows(events, config), schema=_schema(config))
-    parquet.write_table(table, folder / "trials.parquet")
-    csv.write_csv(table, folder / "trials.csv", csv.WriteOptions(quoting_style="needed"))
+    _write_table(folder, table)
     completed = points(events)
     try:
         chosen = choose(completed, config.balance)
     except ValueError as nothing:
-        _write_json(folder / "balance.json", {"trial": None, "reason": str(nothing)})
-        (folder / "best.yaml").unlink(missing_ok=True)
+        _write_json(folder, "balance.json", {"trial": None, "reason": str(nothing)})
+        folder.remove("best.yaml")
         return None, comparisons.compare(folder, config, completed, None)
     compared = comparisons.compare(folder, config, completed, chosen.trial)
     chosen = replace(chosen, alike=comparisons.alike_to(compared, chosen.trial))
-    _write_json(folder / "balance.json", plain(chosen))
-    write_atomically(folder / "best.yaml", best(config, chosen).encode())
+    _write_json(folder, "balance.json", plain(chosen))
+    folder.write("best.yaml", best(config, chosen).encode())
     return chosen, compared
 
 
@@ -142,5 +140,13 @@ def _type(parameter: Any) -> pa.DataType:
     return pa.float64() if all(isinstance(v, int | float) for v in values) else pa.string()
 
 
-def _write_json(path: Path, values: Mapping[str, Any]) -> None:
-    write_atomically(path, json.dumps(values, indent=2, ensure_ascii=False).encode())
+def _write_table(folder: Folder, table: pa.Table) -> None:
+    columns, lines = pa.BufferOutputStream(), pa.BufferOutputStream()
+    parquet.write_table(table, columns)
+    csv.write_csv(table, lines, csv.WriteOptions(quoting_style="needed"))
+    folder.write("trials.parquet", columns.getvalue().to_pybytes())
+    folder.write("trials.csv", lines.getvalue().to_pybytes())
+
+
+def _write_json(folder: Folder, name: str, values: Mapping[str, Any]) -> None:
+    folder.write(name, json.dumps(values, indent=2, ensure_ascii=False).encode())

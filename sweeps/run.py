@@ -1,25 +1,24 @@
 """A sweep from start to end, or from wherever it was cut off: there is no other way to restore it."""
 
 import json
-import signal
 import tempfile
-from collections.abc import Iterator
-from contextlib import contextmanager
-from pathlib import Path
+import time
 from typing import Any
 
 import yaml
 
-from data.store import write_atomically
+from data.files import Folder
 from sweeps import inputs, lineage, report, results
 from sweeps.balance import BalancePoint
 from sweeps.config import SweepConfig
 from sweeps.holder import Hold
+from sweeps.interrupt import interruptible
 from sweeps.ledger import Ledger
 from sweeps.ledger import read as read_ledger
 from sweeps.lineage import Identities
 from sweeps.progress import Progress
 from sweeps.recorder import Recorder
+from sweeps.space import Params
 
 
 def sweep(config: SweepConfig, progress: Progress, address: str | None = None) -> BalancePoint | None:
@@ -35,16 +34,19 @@ def sweep(config: SweepConfig, progress: Progress, address: str | None = None) -
     for note in inputs.notes(config):
         progress.say(note)
     inputs.prepare_sources(config, progress)
-    with Hold(folder, progress.say):
+    with Hold(folder, progress.say) as held:
         write_config(folder, config)
-        ledger = Ledger(folder / "ledger.jsonl")
+        ledger = Ledger(folder)
         try:
-            recorder = Recorder(config, ledger, progress)
+            recorder = Recorder(config, ledger, progress, held.last_seen)
             recorder.note("run_continued" if recorder.events else "run_started", identities=known.plain())
             if recorder.unfinished or recorder.open:
                 _search(config, known, recorder, progress, address)
             chosen = conclude(folder, config)
-            recorder.note("run_finished", trial=chosen.trial if chosen else None)
+            if recorder.stopped:
+                recorder.note("run_stopped", reason=recorder.stopped, open=recorder.left)
+            else:
+                recorder.note("run_finished", trial=chosen.trial if chosen else None)
             return chosen
         finally:
             ledger.close()
@@ -54,7 +56,11 @@ def _search(config: SweepConfig, known: Identities, recorder: Recorder, progress
     """Let Tune run the trials that are left."""
     from sweeps import cluster
 
-    with cluster.joined(config, address), terminable(), tempfile.TemporaryDirectory(prefix="fulcrum-tune-") as scratch:
+    with (
+        cluster.joined(config, address) as mark,
+        interruptible(),
+        tempfile.TemporaryDirectory(prefix="fulcrum-tune-") as scratch,
+    ):
         from ray import tune
 
         from sweeps.driver import Follow, start_graph
@@ -62,8 +68,10 @@ def _search(config: SweepConfig, known: Identities, recorder: Recorder, progress
         from sweeps.tasks import ON_THE_HEAD
         from sweeps.trial import Context, run_trial
 
-        graph = start_graph(config.resources, cluster.slots(config.resources))
-        follow = Follow(graph, recorder.note, progress)
+        cluster.require_room(config.resources)
+        graph = start_graph(config, recorder.spent)
+        follow = Follow(graph, recorder.note, progress, lambda: recorder.spent, mark, lambda: recorder.reconcile(time.time()))
+        bound = config.search.concurrency
 
         failures: list[Exception] = []
 
@@ -71,10 +79,21 @@ def _search(config: SweepConfig, known: Identities, recorder: Recorder, progress
             try:
                 follow.drain()  # what the graph noted before comes first
                 recorder.finish(number, outcome)
+                follow.leave(number)
             except Exception as error:  # Tune would run the trial again, for what is no fault of its own
                 failures.append(error)
 
-        searcher = StudySearcher(recorder.unfinished, lambda: None if failures else recorder.ask(), finish)
+        waiting = list(recorder.unfinished)
+
+        def ask() -> tuple[int, Params] | None:
+            if failures or recorder.stopped:
+                return None
+            return waiting.pop(0) if waiting else recorder.ask()
+
+        def room() -> int:
+            return min(bound, follow.room()) if bound else follow.room()
+
+        searcher = StudySearcher(ask, finish, room)
         context = Context(lineage.absolute(config), known, graph)
         tuner = tune.Tuner(
             tune.with_resources(
@@ -84,7 +103,6 @@ def _search(config: SweepConfig, known: Identities, recorder: Recorder, progress
             tune_config=tune.TuneConfig(
                 search_alg=searcher,
                 num_samples=len(recorder.unfinished) + recorder.open,
-                max_concurrent_trials=config.search.concurrency,
                 trial_name_creator=lambda trial: f"{trial.config['trial']:04d}",
                 trial_dirname_creator=lambda trial: f"{trial.config['trial']:04d}-{trial.trial_id}",
             ),
@@ -100,32 +118,22 @@ def _search(config: SweepConfig, known: Identities, recorder: Recorder, progress
             tuner.fit()
         finally:
             follow.stop()
-        recorder.reconcile()
+            recorder.reconcile(time.time())
         if failures:
             raise failures[0]
 
 
-def conclude(folder: Path, config: SweepConfig) -> BalancePoint | None:
+def conclude(folder: Folder, config: SweepConfig) -> BalancePoint | None:
     """Write tables, balance point and report from the ledger alone."""
-    events = read_ledger(folder / "ledger.jsonl")
+    events = read_ledger(folder)
     chosen, compared = results.write(folder, events, config)
     report.write(folder, events, config, chosen, compared)
     return chosen
 
 
-def write_config(folder: Path, config: SweepConfig) -> None:
+def write_config(folder: Folder, config: SweepConfig) -> None:
     """`config.json`, every value, and `sweep.yaml`, those that were set."""
     values = config.model_dump(mode="json")
-    write_atomically(folder / "config.json", json.dumps(values, indent=2).encode())
+    folder.write("config.json", json.dumps(values, indent=2).encode())
     given = config.model_dump(mode="json", exclude_unset=True)
-    write_atomically(folder / "sweep.yaml", yaml.safe_dump(given, sort_keys=False, allow_unicode=True).encode())
-
-
-@contextmanager
-def terminable() -> Iterator[None]:
-    """SIGTERM ends the block as Ctrl-C does."""
-    before = signal.signal(signal.SIGTERM, signal.default_int_handler)
-    try:
-        yield
-    finally:
-        signal.signal(signal.SIGTERM, before)
+    folder.write("sweep.yaml", yaml.safe_dump(given, sort_keys=False, allow_unicode=True).encode())

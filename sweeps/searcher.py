@@ -4,7 +4,7 @@ Tune's own state of it is never written: a run is continued from the ledger.
 """
 
 import json
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 from typing import Any
 
 from ray.tune.search import Searcher
@@ -15,19 +15,19 @@ Finish = Callable[[int, dict[str, Any]], None]
 
 
 class StudySearcher(Searcher):
-    """Gives Tune the unfinished trials of a continued run first, then new ones, up to a number of trials."""
+    """Gives Tune a trial whenever there is room for one more, until `ask` has none."""
 
-    def __init__(
-        self, unfinished: Sequence[tuple[int, Params]], ask: Callable[[], tuple[int, Params] | None], finish: Finish
-    ) -> None:
+    def __init__(self, ask: Callable[[], tuple[int, Params] | None], finish: Finish, room: Callable[[], int]) -> None:
         super().__init__(metric=None, mode=None)
-        self._waiting = list(unfinished)
         self._ask = ask
         self._finish = finish
+        self._room = room
         self._numbers: dict[str, int] = {}
 
     def suggest(self, trial_id: str) -> Any:
-        asked = self._waiting.pop(0) if self._waiting else self._ask()
+        if len(self._numbers) >= self._room():
+            return None  # asked again by and by: the cluster may have grown, or a trial ended
+        asked = self._ask()
         if asked is None:
             return Searcher.FINISHED
         self._numbers[trial_id], params = asked

@@ -2,12 +2,12 @@
 
 from collections import Counter
 from collections.abc import Sequence
-from pathlib import Path
 
 from rich.console import Console
 from rich.table import Table
 from rich.text import Text
 
+from data.files import Folder
 from sweeps import report
 from sweeps.balance import BalancePoint
 from sweeps.config import SweepConfig
@@ -26,13 +26,13 @@ def trials(console: Console, rows: Sequence[Row], chosen: BalancePoint | None) -
     console.print(table)
 
 
-def ending(console: Console, folder: Path, config: SweepConfig, chosen: BalancePoint | None) -> None:
+def ending(console: Console, folder: Folder, config: SweepConfig, chosen: BalancePoint | None) -> None:
     """The balance point in one sentence, warnings, and where everything lies."""
     lines = [report.sentence(chosen, config)]
     if report.unsandboxed(config):
         lines.append("Model-written code ran WITHOUT a sandbox (evaluate.allow_unsandboxed_code).")
-    lines += [f"report: {folder / 'report.html'}"]
-    lines += [f"next: fulcrum train {folder / 'best.yaml'}"] if chosen else []
+    lines += [f"report: {folder}/report.html"]
+    lines += [f"next: fulcrum train {folder}/best.yaml"] if chosen else []
     for line in lines:
         console.print(line, markup=False, soft_wrap=True)
 
@@ -59,17 +59,26 @@ def _plan_lines(planned: Plan) -> list[str]:
     if not planned.exact:
         lines.append("the sampler decides the trials; this is the plan at the mean of its space")
     if planned.device_hours is None:
-        lines.append("device-hours: unknown until a stage of this model has been trained into this storage")
+        remedy = "or write resources.pools.train.tokens_per_second"
+        lines.append(f"device-hours: unknown until a stage of this model has been trained into this storage; {remedy}")
     else:
         lines.append(f"device-hours: about {planned.device_hours:.3g}, evaluation not counted")
     if planned.price and planned.cost is not None:
         lines.append(f"cost: about {planned.cost:.2f}")
+    for name, limit, needed in (
+        ("device_hours", planned.budget.device_hours, planned.device_hours),
+        ("usd", planned.budget.usd, planned.cost),
+    ):
+        if limit is not None:
+            beyond = needed is not None and needed > limit
+            lines.append(f"budget.{name} = {limit:g}: " + ("NOT enough for this plan" if beyond else "the run stops there"))
+    lines.append(f"head: about {planned.head_mib} MiB for each trial at a time")
     return lines
 
 
-def status(console: Console, folder: Path) -> None:
+def status(console: Console, folder: Folder) -> None:
     """How far a run is, from its ledger."""
-    events = read(folder / "ledger.jsonl")
+    events = read(folder)
     ended = {e["trial"]: e["state"] for e in events if e["event"] == "trial_finished"}
     open_trials = {e["trial"] for e in events if e["event"] == "trial_started"} - ended.keys()
     stages = Counter(e["event"] for e in events if e["event"].startswith("stage_"))
@@ -77,5 +86,5 @@ def status(console: Console, folder: Path) -> None:
     console.print(f"{folder.name}: trials finished: {states}; open: {len(open_trials)}", markup=False)
     console.print(f"stages trained: {stages['stage_finished']}, reused: {stages['stage_reused']}", markup=False)
     over = any(e["event"] == "run_finished" for e in events[-1:])
-    held = (folder / "holder.json").exists()
+    held = folder.exists("holder.json")
     console.print("state: " + ("finished" if over else "running, or cut off" if held else "stopped"), markup=False)

@@ -19,7 +19,7 @@ from evaluators.config import EvaluateConfig
 from evaluators.generation.config import EndpointConfig
 from sweeps import checks, loading
 from sweeps.checks import Problem
-from sweeps.lineage import local
+from sweeps.lineage import root
 from sweeps.loading import ConfigError
 
 
@@ -64,7 +64,7 @@ def run(model_dir: str, config: StandaloneConfig, folder: Path, console: Console
     from evaluators.entries import EVALUATIONS, evaluate_here
     from sweeps.inputs import try_evaluation
 
-    store = Store(f"{local(config.storage)}/store")
+    store = Store(f"{root(config.storage)}/store")
     checkpoint, identity = _opened(model_dir, config, store)
     try_evaluation(config.evaluate)
     trust = config.model.trust_remote_code

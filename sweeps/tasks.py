@@ -1,20 +1,42 @@
 """The Ray task that trains one stage and ends with an entry in the store, and what the tasks of a sweep hold."""
 
+import gc
 import os
+import signal
 import time
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import asdict, replace
 from typing import Any
 
 import ray
+from ray.exceptions import RayActorError, RayError
 
-from data.store import Record
-from trainers.config import ResourcesConfig
-from trainers.job import Progress, StageJob
+from data.store import Record, Store, Unusable
+from sweeps.admission import Shape
+from sweeps.lease import leased, outcome
+from trainers.config import PoolName, ResourcesConfig
+from trainers.failures import BrokenModel, LossNotFinite, NothingFits, StageStopped
+from trainers.job import KIND, Progress, StageJob
 
 ON_THE_HEAD = {"node:__internal_head__": 0.001}
 HOLDS_NOTHING: dict[str, Any] = {"num_cpus": 0, "resources": ON_THE_HEAD}
 """A task or trial that only waits for others: on the head, without a CPU."""
+FINAL = (BrokenModel, LossNotFinite, NothingFits, ValueError, KeyError, TypeError)
+"""Errors that come again: a stage is a pure function of its inputs."""
+
+
+class Failed(RuntimeError):
+    """A stage or an evaluation failed. Carries the line that says why, so that no trainer's class travels to the head.
+
+    `again`: it may go well the next time. `lost`: its node went away, which is no failure of the stage.
+    """
+
+    def __init__(self, why: str, again: bool, lost: bool = False) -> None:
+        super().__init__(why, again, lost)
+        self.why, self.again, self.lost = why, again, lost
+
+    def __str__(self) -> str:
+        return self.why
 
 
 def stage_options(resources: ResourcesConfig) -> dict[str, Any]:
@@ -24,18 +46,96 @@ def stage_options(resources: ResourcesConfig) -> dict[str, Any]:
 
 def device_options(resources: ResourcesConfig) -> dict[str, Any]:
     """The devices of one worker."""
-    return {"num_cpus": resources.cpus_per_worker, "num_gpus": resources.gpus_per_worker}
+    given = {"accelerator_type": resources.accelerator} if resources.accelerator else {}
+    return {"num_cpus": resources.cpus_per_worker, "num_gpus": resources.gpus_per_worker, **given}
 
 
-@ray.remote(max_retries=1)
-def train_stage(job: StageJob, resources: ResourcesConfig, graph: Any) -> Record:
-    """Train a stage and return its record."""
-    from trainers.launch import launch
+def shape(resources: ResourcesConfig, name: PoolName) -> Shape:
+    """What a task of a pool holds: all workers of a stage, one worker's devices for an evaluation."""
+    pool = resources.pool(name)
+    bundle = {"CPU": pool.cpus_per_worker, "GPU": pool.gpus_per_worker}
+    if pool.accelerator:
+        bundle[f"accelerator_type:{pool.accelerator}"] = 0.001
+    slots = resources.pools[name].slots if name in resources.pools else None
+    return Shape(bundle, max(1, pool.workers) if name == "train" else 1, slots)
 
-    def report(progress: Progress) -> None:
-        graph.progress.remote(job.key, asdict(progress))
 
-    return launch(replace(job, launched=time.time()), resources, report)
+@ray.remote(max_retries=0)
+def train_stage(job: StageJob, resources: ResourcesConfig, graph: Any, owner: str) -> Record:
+    """Train a stage and return its record; `{"elsewhere": True}` where another run is training it."""
+
+    def report(progress: Progress) -> bool:
+        try:
+            return bool(ray.get(graph.progress.remote(job.key, asdict(progress))))
+        except RayActorError:  # the graph died, and this stage with it in a moment
+            return False
+
+    def launched() -> Record:
+        from trainers.launch import launch
+
+        store = Store(job.store)
+        with leased(store, KIND, job.key, owner) as mine:
+            if not mine or store.record(KIND, job.key):  # another run is at it, or has just finished it
+                return {"elsewhere": True}
+            return launch(replace(job, launched=time.time()), resources, report)
+
+    return plainly(launched)
+
+
+@ray.remote(max_retries=0)
+def trained_elsewhere(store: str, key: str) -> Record | None:
+    """Wait for a stage that another run is training; None where that run gave it up."""
+    return outcome(Store(store), KIND, key)
+
+
+def plainly(work: Callable[[], Record]) -> Record:
+    """The result of some work, `{"stopped": step}` where it was asked to stop. Raises Unusable or Failed and nothing else."""
+    handler = signal.getsignal(signal.SIGINT)
+    try:
+        outcome: Record | Unusable | Failed = work()
+    except Exception as error:
+        outcome = _told(error)
+    finally:
+        # Train leaves a handler behind that keeps its controller alive, as the frames of its error do; and a controller that
+        # lives keeps the devices of a group that it has lost.
+        signal.signal(signal.SIGINT, handler)
+    gc.collect()
+    if isinstance(outcome, Exception):
+        raise outcome
+    return outcome
+
+
+def _told(error: Exception) -> Record | Unusable | Failed:
+    cause = root(error)
+    if isinstance(cause, Unusable):
+        return type(cause)(cause.kind, cause.key, cause.reason)
+    if isinstance(cause, StageStopped):
+        return {"stopped": cause.step}
+    return Failed(reason(error), again=not isinstance(cause, FINAL), lost=_lost(cause))
+
+
+def _lost(cause: BaseException) -> bool:
+    """Whether a worker is gone because its node is: preempted, or dead without notice."""
+    return type(cause).__name__ == "PreemptionError" or (isinstance(cause, RayError) and "node has died" in str(cause))
+
+
+def root(error: BaseException) -> BaseException:
+    """The error of the worker that failed, without the wrapping of Ray and of Ray Train."""
+    cause = getattr(error, "cause", None) or error
+    inner = getattr(cause, "worker_failures", None)
+    if isinstance(inner, dict) and inner:
+        cause = next(iter(inner.values()))
+        cause = getattr(cause, "_base_exc", None) or cause
+    return cause
+
+
+def reason(error: BaseException) -> str:
+    """The line that says what went wrong, without Ray's wrapping and traceback."""
+    cause = root(error)
+    if isinstance(cause, Failed):
+        return cause.why
+    lines = [line for line in str(cause).strip().splitlines() if line.strip()]
+    return f"{type(cause).__name__}: {lines[-1].strip() if lines else ''}"[:500]
 
 
 def environment(threads: int, gpu: bool) -> Mapping[str, str]:

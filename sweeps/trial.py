@@ -5,7 +5,7 @@ It keeps no state, so it may be killed at any time; the same parameters and numb
 
 import json
 import time
-from collections.abc import Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass
 from typing import Any
 
@@ -13,16 +13,21 @@ import ray
 from ray import tune
 from ray.exceptions import RayActorError, RayTaskError
 
-from data.store import Record, Store
+from data.prepare import KIND as PREPARED
+from data.store import Record, Store, Unusable
 from evaluators import statistics
 from evaluators.entries import EVALUATIONS, GENERATIONS
 from sweeps.config import SweepConfig
-from sweeps.graph import Known, reason
+from sweeps.costs import stage_tokens
 from sweeps.lineage import Identities, Lineage, lineage, merged
 from sweeps.loading import with_params
+from sweeps.tasks import reason
+from sweeps.terms import Known, Stopped
 from trainers.job import KIND
 
 GRAPH_RESTARTS = 5
+REPAIRS = 5
+"""Times that a trial asks again because something of its chain was damaged in the store."""
 
 
 @dataclass(frozen=True)
@@ -39,7 +44,8 @@ def run_trial(settings: Mapping[str, Any], context: Context) -> None:
     try:
         outcome = outcome_of(settings["trial"], settings["params"], context)
     except Exception as error:
-        outcome = {"state": "failed", "error": reason(error)}
+        stopped = isinstance(getattr(error, "cause", None), Stopped | Unusable)  # of no fault of the trial's
+        outcome = {"state": "stopped" if stopped else "failed", "error": reason(error)}
     tune.report({"outcome": json.dumps(outcome)})  # as text: Tune takes nested results apart
 
 
@@ -47,7 +53,7 @@ def outcome_of(trial: int, params: Mapping[str, Any], context: Context) -> dict[
     """Objectives, scores and stages of a trial."""
     config = with_params(context.config, params)
     path = lineage(config, context.identities)
-    record = _ask(context.graph, trial, path)
+    record = until_answered(lambda: ray.get(context.graph.want.remote(trial, path, known(path))))
     return {"state": "complete", "stages": list(path.keys), "evaluations": path.evaluations} | objectives(
         config, record["scores"]
     )
@@ -71,17 +77,26 @@ def objectives(config: SweepConfig, scores: Mapping[str, Mapping[str, Any]]) -> 
     return told
 
 
-def _ask(graph: Any, trial: int, path: Lineage) -> Record:
-    """Ask the graph until it answers; when it dies it comes back, and that is nobody's failure."""
-    for attempt in range(GRAPH_RESTARTS + 1):
+def until_answered(ask: Callable[[], Record]) -> Record:
+    """Ask the graph until it answers; when it dies it comes back, and that is nobody's failure.
+
+    What was found damaged or missing is not in the store any more: who asks again gets it made anew. Only prepared data
+    is not made while a sweep runs, but when it starts.
+    """
+    deaths = repairs = 0
+    while True:
         try:
-            return dict(ray.get(graph.want.remote(trial, path, known(path))))
-        except RayActorError as error:
-            # An actor that died inside a stage arrives as a RayTaskError as well: that is the stage's failure.
-            if isinstance(error, RayTaskError) or attempt == GRAPH_RESTARTS:
+            return dict(ask())
+        except RayTaskError as error:
+            repairs += 1
+            lacking = error.cause
+            if not isinstance(lacking, Unusable) or lacking.kind == PREPARED or repairs > REPAIRS:
                 raise
-            time.sleep(1 + attempt)
-    raise AssertionError("unreachable")
+        except RayActorError:
+            deaths += 1
+            if deaths > GRAPH_RESTARTS:
+                raise
+            time.sleep(deaths)
 
 
 def known(path: Lineage) -> Known:
@@ -94,7 +109,8 @@ def known(path: Lineage) -> Known:
     generated = _records(store, GENERATIONS, (order.generation for order in path.orders))
     trained = _records(store, KIND, path.keys)
     last = max((i for i, key in enumerate(path.keys) if key in trained), default=-1)
-    return Known({key: trained.get(key, {}) for key in path.keys[: last + 1]} | generated | scored)
+    tokens = {job.key: stage_tokens(job, store) for job in path.jobs[last + 1 :]}
+    return Known({key: trained.get(key, {}) for key in path.keys[: last + 1]} | generated | scored, tokens)
 
 
 def _records(store: Store, kind: str, keys: Iterable[str]) -> dict[str, Record]:

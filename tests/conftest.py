@@ -51,6 +51,22 @@ def small() -> dict:
     return copy.deepcopy(SMALL)
 
 
+@pytest.fixture(scope="module")
+def ray():
+    """Ray, started for the tests of one module as a run starts it."""
+    import ray
+
+    from sweeps import cluster
+    from sweeps.loading import parse
+
+    before = dict(os.environ)
+    os.environ["RAY_AUTH_MODE"] = "disabled"  # as the clusters of the fault tests: a process keeps the first mode it sees
+    with cluster.joined(parse(SMALL), None):
+        yield ray
+    for name in [name for name in os.environ if name.startswith(("RAY_", "TUNE_"))]:
+        os.environ.pop(name) if name not in before else os.environ.update({name: before[name]})
+
+
 @pytest.fixture(scope="session")
 def s3():
     """An S3 server on loopback that the environment of this process, and of those it starts, leads to."""

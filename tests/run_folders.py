@@ -10,14 +10,15 @@ from pathlib import Path
 import psutil
 
 from conftest import FULCRUM, ROOT
+from data.files import Folder
 from sweeps.ledger import read
 
 
-def events(folder: Path) -> list[dict]:
-    return read(folder / "ledger.jsonl")
+def events(folder: Path | Folder) -> list[dict]:
+    return read(folder if isinstance(folder, Folder) else Folder(folder))
 
 
-def finished_stages(folder: Path) -> list[dict]:
+def finished_stages(folder: Path | Folder) -> list[dict]:
     return [event for event in events(folder) if event["event"] == "stage_finished"]
 
 

@@ -5,6 +5,7 @@ import json
 import numpy as np
 import pytest
 
+from data.files import Folder
 from sweeps import judging, report, results
 from sweeps.comparisons import alike, compare, detectable
 from sweeps.loading import parse
@@ -58,7 +59,7 @@ def test_three_points_are_told_apart_where_the_errors_of_the_scores_overlap(tmp_
     gap, errors = points[2].objectives[0] - points[0].objectives[0], [p.stderr[0] for p in points]
     assert gap == pytest.approx(40 / 1319)
     assert gap < 1.96 * (errors[0] ** 2 + errors[2] ** 2) ** 0.5
-    found = compare(tmp_path, config, points, 2)
+    found = compare(Folder(tmp_path), config, points, 2)
     apart = {c.trials for c in found if c.told_apart}
     assert apart == {(0, 2), (1, 2)}
     assert {c.objective for c in found if c.told_apart} == {"specialist"}
@@ -66,10 +67,10 @@ def test_three_points_are_told_apart_where_the_errors_of_the_scores_overlap(tmp_
 
 def test_trials_that_answer_alike_are_named_in_the_balance_point_and_in_the_report(tmp_path, config):
     events = finished(tmp_path, config, [tables()[0], tables()[1]])
-    chosen, compared = results.write(tmp_path, events, config)
+    chosen, compared = results.write(Folder(tmp_path), events, config)
     assert chosen.alike == (1 - chosen.trial,)
     assert json.loads((tmp_path / "balance.json").read_text())["alike"] == [1 - chosen.trial]
-    report.write(tmp_path, events, config, chosen, compared)
+    report.write(Folder(tmp_path), events, config, chosen, compared)
     page = (tmp_path / "report.html").read_text()
     assert f"Trial {1 - chosen.trial} cannot be told apart from it on these items." in page
     assert "Trial 0 cannot be told apart from 1." in page
@@ -81,7 +82,7 @@ def test_a_difference_on_ten_enters_an_objective_on_one(tmp_path, config):
     math = np.zeros(50)
     math[:10] = 1
     events = finished(tmp_path, config, [(math, chat), (math, chat + np.arange(50) % 2)])
-    [general] = [c for c in compare(tmp_path, config, results.points(events), 0) if c.objective == "general"]
+    [general] = [c for c in compare(Folder(tmp_path), config, results.points(events), 0) if c.objective == "general"]
     assert general.difference.value == pytest.approx(0.5 / 9)
     assert general.told_apart
 
@@ -89,7 +90,7 @@ def test_a_difference_on_ten_enters_an_objective_on_one(tmp_path, config):
 def test_pairs_by_chance_are_not_told_apart_however_many_there_are(tmp_path, config):
     random = np.random.default_rng(3)
     noise = [((random.random(200) < 0.5).astype(float), random.normal(5, 1, 200)) for _ in range(12)]
-    found = compare(tmp_path, config, results.points(finished(tmp_path, config, noise)), 0)
+    found = compare(Folder(tmp_path), config, results.points(finished(tmp_path, config, noise)), 0)
     assert len(found) >= 22
     assert not any(c.told_apart for c in found)
     assert len(alike(found)) == len(found) / 2
@@ -98,8 +99,8 @@ def test_pairs_by_chance_are_not_told_apart_however_many_there_are(tmp_path, con
 def test_a_trial_whose_items_are_gone_is_left_out(tmp_path, config):
     events = finished(tmp_path, config, tables())
     (tmp_path / "trials" / "0001" / "toy_chat.jsonl").unlink()
-    assert {c.trials for c in compare(tmp_path, config, results.points(events), 2)} == {(0, 2)}
-    assert compare(tmp_path, config, results.points(events)[1:2], 1) == []
+    assert {c.trials for c in compare(Folder(tmp_path), config, results.points(events), 2)} == {(0, 2)}
+    assert compare(Folder(tmp_path), config, results.points(events)[1:2], 1) == []
 
 
 JUDGED = {"judge": "m at http://j/v1", "extras": {"judge": {"model": "m-0613"}}}

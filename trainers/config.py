@@ -122,6 +122,24 @@ class StageConfig(Frozen):
     """Fields of `train` that differ in this stage."""
 
 
+class PoolConfig(Frozen):
+    workers: int | None = Field(default=None, ge=0)
+    """Ray Train workers per stage in this pool; null is `resources.workers`."""
+    gpus_per_worker: float | None = Field(default=None, ge=0)
+    """GPUs of a worker in this pool; null is `resources.gpus_per_worker`."""
+    cpus_per_worker: float | None = Field(default=None, gt=0)
+    """CPUs of a worker in this pool; null is `resources.cpus_per_worker`."""
+    accelerator: str | None = Field(default=None, min_length=1)
+    """Ray's accelerator type of the nodes of this pool, for example A100; null is any."""
+    slots: int | None = Field(default=None, ge=1)
+    """Tasks at once, for a cluster that grows on demand; null is what the present nodes have room for."""
+    tokens_per_second: float | None = Field(default=None, gt=0)
+    """Tokens that one stage trains per second, for the plan while nothing has been measured."""
+
+
+PoolName = Literal["train", "evaluate"]
+
+
 class ResourcesConfig(Frozen):
     workers: int = Field(default=1, ge=0)
     """Ray Train workers per stage; 0 trains inside the stage's own task."""
@@ -129,10 +147,26 @@ class ResourcesConfig(Frozen):
     """GPUs of a worker."""
     cpus_per_worker: float = Field(default=1, gt=0)
     """CPUs of a worker."""
-    pools: dict[str, Any] = Field(default={}, max_length=0)
-    """Reserved for named pools; only {} for now."""
-    price: dict[Literal["cpu", "gpu"], Annotated[float, Field(ge=0)]] = {}
-    """Money per device-hour, by `gpu` or `cpu`, for the plan."""
+    accelerator: str | None = Field(default=None, min_length=1)
+    """Ray's accelerator type of the workers' nodes, for example A100; null is any."""
+    pools: dict[PoolName, PoolConfig] = {}
+    """What is different for stages (`train`) and for evaluations (`evaluate`)."""
+    price: dict[str, Annotated[float, Field(ge=0)]] = {}
+    """Money per device-hour, by accelerator type, or by `gpu` or `cpu`."""
+    retries: int = Field(default=1, ge=0)
+    """Times that a failed stage or evaluation is tried again; a lost node does not count."""
+    wait_minutes: float | None = Field(default=None, ge=0)
+    """Longest wait for devices that the cluster lacks. Null has no end, but refuses a cluster that lacks them at the start."""
+
+    def pool(self, name: PoolName) -> "ResourcesConfig":
+        """These resources as one pool sees them."""
+        own = self.pools.get(name, PoolConfig()).model_dump(exclude_none=True, exclude={"slots", "tokens_per_second"})
+        return self.model_copy(update=own)
+
+    @property
+    def tokens_per_second(self) -> float | None:
+        """Tokens that a stage trains per second, where the user wrote it."""
+        return self.pools["train"].tokens_per_second if "train" in self.pools else None
 
     @field_validator("gpus_per_worker")
     @classmethod
@@ -153,3 +187,13 @@ class ResourcesConfig(Frozen):
     @property
     def kind(self) -> Literal["cpu", "gpu"]:
         return "gpu" if self.gpus_per_worker else "cpu"
+
+    @property
+    def accelerator_name(self) -> str:
+        """What a device is called in prices and in the records of stages."""
+        return self.accelerator or self.kind
+
+    @property
+    def device_hour(self) -> float:
+        """The price of a device for an hour, 0 where none is written."""
+        return self.price.get(self.accelerator_name, self.price.get(self.kind, 0.0))

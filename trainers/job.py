@@ -38,6 +38,8 @@ class StageJob:
     devices: float
     gpu: bool
     threads: int
+    pool: str = "cpu"
+    """What its devices are called in records and prices: an accelerator type, `gpu` or `cpu`."""
     launched: float = 0.0
     """Unix time at which the devices were taken; the record counts device-seconds from here."""
     spent: float = 0.0

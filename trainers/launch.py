@@ -66,6 +66,7 @@ def _trainer(job: StageJob, resources: ResourcesConfig, report: Report, folder: 
             num_workers=resources.workers,
             use_gpu=resources.gpus_per_worker > 0,
             resources_per_worker=_per_worker(resources),
+            accelerator_type=resources.accelerator,
         ),
         torch_config=TorchConfig(backend="nccl" if job.gpu else "gloo", timeout_s=max(1, int(job.train.collective_timeout))),
         run_config=RunConfig(

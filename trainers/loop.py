@@ -162,6 +162,7 @@ def _publish(running: Any, job: StageJob, store: Store, begin: start.Start, done
     def written() -> Record:
         mixture = {share.name: share.fraction for share in job.shares}
         record = done | {"base": job.base, "parent": job.parent, "mixture": mixture, "notes": points.notes}
+        record |= {"pool": job.pool, "max_length": job.train.max_length}
         with store.writing(kind, key, record) as folder:
             start.save(running.module, weights, begin, job, folder)
             record["device_seconds"] = job.device_seconds

@@ -85,7 +85,7 @@ class ResumePoints:
                 self.notes.append(f"continued from step {record['step']}")
                 layout = [dist.get_world_size(), self._job.train.deepspeed.zero]
                 convert = record["zero"] > 0 and [record["workers"], record["zero"]] != layout
-                return Point(record, self._store.fetch(RESUME, record["key"]), convert)
+                return Point(record, self._store.fetch(RESUME, record["key"], compare=False), convert)
             self.notes.append(f"the resume point at step {record['step']} was damaged ({damage}) and is removed")
             if dist.get_rank() == 0:
                 self._store.delete(RESUME, record["key"])
@@ -188,7 +188,7 @@ class ResumePoints:
         brought = told_by_all(self._bring(record) if first_of_machine() else None)
         if any(brought):
             return next(filter(None, brought))
-        folder = self._store.fetch(RESUME, record["key"])
+        folder = self._store.fetch(RESUME, record["key"], compare=False)
         me, here = beside()
         mine = sorted(record["checksums"].items())[me::here]
         found = [damage for name, digest in mine if (damage := _damage(folder / name, digest))]
@@ -196,7 +196,7 @@ class ResumePoints:
 
     def _bring(self, record: Record) -> str | None:
         try:
-            self._store.fetch(RESUME, record["key"])
+            self._store.fetch(RESUME, record["key"], compare=False)
         except (OSError, KeyError, RuntimeError) as error:
             return f"{type(error).__name__}: {error}"
         return None

@@ -57,14 +57,20 @@ def actors() -> list[psutil.Process]:
     return found
 
 
+def slots(count: int):
+    """A pool with places for so many, whatever the machine has."""
+    from sweeps.admission import Admission, Shape, Slots
+
+    return Slots(Admission({"evaluate": Shape({"CPU": 1}, slots=count)}), "evaluate")
+
+
 async def evaluated(order, kills: int, after: float):
     """The record of an order, and the bill, while actors are killed at work, each after some CPU seconds."""
-    from sweeps.evaluation import Bill
+    from sweeps.budget import Bill
     from sweeps.generators import Generators
-    from sweeps.slots import Slots
     from trainers.config import ResourcesConfig
 
-    generators, bill = Generators(Slots(2), ResourcesConfig()), Bill()
+    generators, bill = Generators(slots(2), ResourcesConfig()), Bill()
     making = asyncio.ensure_future(generators.evaluate(order, False, bill))
     killed: set[int] = set()
     while len(killed) < kills and not making.done():
@@ -98,9 +104,8 @@ def test_only_the_chunk_in_flight_is_lost_and_the_scores_are_those_of_an_undistu
 
 
 def test_an_actor_stays_warm_and_gives_its_gpu_to_who_waits(ray, slow_to_say):
-    from sweeps.evaluation import Bill
+    from sweeps.budget import Bill
     from sweeps.generators import Generators
-    from sweeps.slots import Slots
     from trainers.config import ResourcesConfig
 
     def small(key):
@@ -113,14 +118,14 @@ def test_an_actor_stays_warm_and_gives_its_gpu_to_who_waits(ray, slow_to_say):
     config = slow_to_say.config.model_copy(update={"toy_math": toy})
 
     async def watched():
-        slots = Slots(1)
-        generators = Generators(slots, ResourcesConfig(gpus_per_worker=1))
+        place = slots(1)
+        generators = Generators(place, ResourcesConfig(gpus_per_worker=1))
         bills = [Bill(), Bill()]
         for key, bill in zip("ab", bills, strict=True):
             await generators.evaluate(small(key), False, bill)
         assert bills[1].seconds < bills[0].seconds / 2  # nothing was started or loaded again
         assert busy() == 1
-        async with slots:  # as a stage that waits for its devices
+        async with place:  # as a stage that waits for its devices
             await asyncio.to_thread(wait_for, lambda: busy() == 0, 30, "the GPU")
         await generators.close()
 

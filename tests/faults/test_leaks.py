@@ -2,6 +2,7 @@
 
 import os
 import signal
+import socket
 import uuid
 
 import pytest
@@ -19,12 +20,20 @@ def cluster():
     from ray.cluster_utils import Cluster
 
     os.environ["RAY_AUTH_MODE"] = "disabled"
-    ray_cluster = Cluster(initialize_head=True, head_node_args={"num_cpus": 2, "include_dashboard": True})
+    head = {"num_cpus": 2, "include_dashboard": True, "dashboard_port": free_port()}
+    ray_cluster = Cluster(initialize_head=True, head_node_args=head)
     ray.init(address=ray_cluster.address, log_to_driver=False, logging_level="ERROR")
     yield ray_cluster
     ray.shutdown()
     ray_cluster.shutdown()
     del os.environ["RAY_AUTH_MODE"]
+
+
+def free_port() -> int:
+    """A port that nothing listens on: another cluster on this machine may have taken Ray's own."""
+    with socket.socket() as found:
+        found.bind(("127.0.0.1", 0))
+        return found.getsockname()[1]
 
 
 def held() -> list:

@@ -1,0 +1,78 @@
+"""The budget's bookkeeping: what was spent, what is promised, and what a stage will cost."""
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from sweeps.budget import Budget, Job, Rates, Spent, spent
+from sweeps.config import BudgetConfig
+
+HOUR = 3600.0
+
+
+def event(name, seconds, **more):
+    return {"event": name, "device_seconds": seconds, **more}
+
+
+def test_everything_that_held_devices_counts_and_so_does_a_judge():
+    events = [
+        event("stage_finished", HOUR, price=2.0),
+        event("stage_failed", HOUR / 2, price=2.0),
+        event("stage_stopped", HOUR / 2, price=2.0),
+        event("rung_finished", HOUR, price=1.0, cost={"usd": 0.25}),
+        event("stage_reused", 100 * HOUR),
+        {"event": "trial_finished", "device_seconds": 100 * HOUR},
+    ]
+    assert spent(events) == Spent(3 * HOUR, 5.25)
+
+
+@pytest.mark.parametrize(("planned", "starts"), [(HOUR, True), (1.1 * HOUR, False), (None, True)])
+def test_no_stage_starts_whose_planned_cost_does_not_fit(planned, starts):
+    budget = Budget(BudgetConfig(device_hours=3), Spent(HOUR))
+    budget.running["other"] = Job(devices=1, price=0, planned=HOUR, started=0)
+    assert (budget.refuses(Job(1, 0, planned, 0), now=10) is None) == starts
+
+
+def test_the_refusal_names_the_limit_what_is_used_and_what_is_needed():
+    budget = Budget(BudgetConfig(usd=10), Spent(0, 9))
+    said = budget.refuses(Job(devices=8, price=3, planned=HOUR, started=0), now=0)
+    assert said == "budget.usd = 10: 9 are spent or promised, and the next stage needs about 3"
+
+
+def test_money_and_hours_are_limits_of_their_own():
+    job = Job(devices=1, price=10, planned=HOUR, started=0)
+    assert Budget(BudgetConfig(device_hours=2, usd=5)).refuses(job, 0).startswith("budget.usd")
+    assert Budget(BudgetConfig(device_hours=0.5, usd=50)).refuses(job, 0).startswith("budget.device_hours")
+    assert Budget(BudgetConfig()).refuses(job, 0) is None
+
+
+def test_a_stage_of_unknown_cost_reaches_the_limit_while_it_runs():
+    budget = Budget(BudgetConfig(device_hours=1))
+    budget.running["a"] = Job(devices=4, price=0, planned=None, started=0)
+    assert budget.reached(HOUR / 4 - 1) is None
+    assert budget.reached(HOUR / 4 + 1).startswith("budget.device_hours = 1")
+
+
+@given(st.lists(st.floats(1, 1e5), min_size=1, max_size=8), st.floats(1, 1e5))
+def test_stages_that_were_admitted_by_their_plan_never_cost_more_than_the_limit(plans, limit):
+    budget = Budget(BudgetConfig(device_hours=limit / HOUR))
+    for number, planned in enumerate(plans):
+        job = Job(1, 0, planned, started=0)
+        if budget.refuses(job, now=0) is None:
+            budget.running[str(number)] = job
+    assert sum(job.planned for job in budget.running.values()) <= limit * (1 + 1e-9)
+
+
+def test_a_rate_is_that_of_the_same_devices_and_length():
+    rates = Rates([{"tokens": 100, "device_seconds": s, "pool": "A100", "max_length": 2048} for s in (1, 2, 30)])
+    assert rates.device_seconds(1000, "A100", 2048, devices=4) == pytest.approx(20)
+    assert rates.device_seconds(1000, "A100", 4096, devices=4) is None
+    assert rates.device_seconds(1000, "H100", 2048, devices=4) is None
+    assert rates.device_seconds(None, "A100", 2048, devices=4) is None
+
+
+def test_what_was_measured_goes_before_what_was_written():
+    rates = Rates([], written=50)
+    assert rates.device_seconds(1000, "gpu", 2048, devices=4) == pytest.approx(80)
+    rates.learn({"tokens": 100, "device_seconds": 1, "pool": "gpu", "max_length": 2048})
+    assert rates.device_seconds(1000, "gpu", 2048, devices=4) == pytest.approx(10)

@@ -1,0 +1,48 @@
+"""Trials at once follow the room that there is."""
+
+import json
+
+from ray.tune.search import Searcher
+
+from sweeps.searcher import StudySearcher
+
+
+def searcher(room, trials=9):
+    numbers, finished = iter(range(trials)), []
+
+    def ask():
+        return next(((number, {"k": number}) for number in numbers), None)
+
+    asked = StudySearcher(ask, lambda number, outcome: finished.append((number, outcome)), lambda: room[0])
+    return asked, finished
+
+
+def test_no_more_trials_than_there_is_room_for_and_more_when_it_grows():
+    room = [2]
+    asked, _ = searcher(room)
+    assert [asked.suggest(name)["trial"] for name in "ab"] == [0, 1]
+    assert asked.suggest("c") is None, "full"
+    room[0] = 3
+    assert asked.suggest("c") == {"trial": 2, "params": {"k": 2}}
+
+
+def test_a_trial_that_ends_makes_room_for_the_next():
+    asked, finished = searcher([1])
+    asked.suggest("a")
+    assert asked.suggest("b") is None
+    asked.on_trial_complete("a", {"outcome": json.dumps({"state": "complete"})})
+    assert asked.suggest("b") == {"trial": 1, "params": {"k": 1}}
+    assert finished == [(0, {"state": "complete"})]
+
+
+def test_a_trial_whose_process_died_has_failed():
+    asked, finished = searcher([1])
+    asked.suggest("a")
+    asked.on_trial_complete("a", None, error=True)
+    assert finished[0][1]["state"] == "failed"
+
+
+def test_when_no_trial_is_left_the_search_is_over_at_once():
+    asked, _ = searcher([5], trials=1)
+    asked.suggest("a")
+    assert asked.suggest("b") == Searcher.FINISHED
