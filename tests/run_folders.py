@@ -14,6 +14,16 @@ from data.files import Folder
 from sweeps.ledger import read
 
 
+class Quiet:
+    """A progress that shows nothing."""
+
+    def say(self, text):
+        pass
+
+    def doing(self, text):
+        pass
+
+
 def events(folder: Path | Folder) -> list[dict]:
     return read(folder if isinstance(folder, Folder) else Folder(folder))
 

@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 
 from data.store import Store
-from run_folders import wait_for
+from run_folders import Quiet, wait_for
 from sweeps import cluster, lineage
 from sweeps.budget import Spent
 from sweeps.config import BudgetConfig
@@ -20,13 +20,6 @@ from sweeps.trial import Context, known, outcome_of
 from trainers.job import KIND
 
 pytestmark = pytest.mark.cluster
-
-
-class Quiet:
-    """A progress that shows nothing."""
-
-    def say(self, text):
-        pass
 
 
 @pytest.fixture

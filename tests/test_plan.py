@@ -3,15 +3,11 @@
 import pytest
 
 from data.store import Store
+from run_folders import Quiet
 from sweeps import lineage, plan
 from sweeps.inputs import prepare_sources
 from sweeps.loading import parse
 from trainers.job import KIND
-
-
-class Quiet:
-    def say(self, text):
-        pass
 
 
 @pytest.fixture

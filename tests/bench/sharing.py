@@ -44,6 +44,8 @@ class Quiet:
     def say(self, text: str) -> None:
         pass
 
+    doing = say
+
 
 def main() -> None:
     """Print device-seconds, their ratio and the ratio that the tokens allow."""
