@@ -25,7 +25,6 @@ from sweeps.generators import Generators
 from sweeps.ledger import told
 from sweeps.lineage import Lineage, Order, merged
 from sweeps.tasks import (
-    FINAL,
     HOLDS_NOTHING,
     Failed,
     reason,
@@ -36,6 +35,7 @@ from sweeps.tasks import (
 )
 from sweeps.terms import Abandoned, Known, News, Stopped, Terms
 from trainers.config import PoolName
+from trainers.failures import FINAL
 from trainers.job import StageJob
 
 NODES_LOST = 10

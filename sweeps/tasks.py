@@ -15,14 +15,12 @@ from data.store import Record, Store, Unusable
 from sweeps.admission import Shape
 from sweeps.lease import leased, outcome
 from trainers.config import PoolName, ResourcesConfig
-from trainers.failures import BrokenModel, LossNotFinite, NothingFits, StageStopped
+from trainers.failures import FINAL, StageStopped
 from trainers.job import KIND, Progress, StageJob
 
 ON_THE_HEAD = {"node:__internal_head__": 0.001}
 HOLDS_NOTHING: dict[str, Any] = {"num_cpus": 0, "resources": ON_THE_HEAD}
 """A task or trial that only waits for others: on the head, without a CPU."""
-FINAL = (BrokenModel, LossNotFinite, NothingFits, ValueError, KeyError, TypeError)
-"""Errors that come again: a stage is a pure function of its inputs."""
 
 
 class Failed(RuntimeError):

@@ -125,7 +125,7 @@ def _keys(folder: Folder, store: Store, params: Params | None) -> Iterator[Key]:
             for job in path.jobs:
                 yield from ((PREPARED, share.prepared) for share in job.shares)
                 yield from _ancestry(store, job.key)
-                yield KIND, str(job.merged)
+                yield from ((KIND, key) for key in [job.merged] if key)
                 yield base.KIND, job.base
     except (ValueError, TypeError, KeyError, OSError) as error:
         raise Unreadable(f"{folder}: what this run needs cannot be told ({error}); remove or repair its folder") from error

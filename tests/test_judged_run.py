@@ -36,9 +36,8 @@ def started(config):
     """A run of a configuration that has begun, and what it reads."""
     known = lineage.identities(config)
     folder = lineage.run_folder(config)
-    folder.mkdir(parents=True)
     write_config(folder, config)
-    Ledger(folder / "ledger.jsonl").append("run_started", identities=known.plain())
+    Ledger(folder).append("run_started", identities=known.plain())
     return folder
 
 

@@ -8,6 +8,7 @@ from torch import nn
 
 from cut_stages import STEPS, every_step_is_told, maker, points, stopped
 from data.store import Store
+from evaluators import evaluate
 from run_folders import events, finished_stages
 from sweeps.lineage import Identities, lineage
 from sweeps.loading import parse
@@ -87,7 +88,7 @@ def test_the_numbers_of_every_stage_reach_the_ledger(finished):
 
 def test_a_run_that_is_tracked_has_a_folder_for_each_stage(small, tmp_path):
     small |= {"storage": str(tmp_path), "k": 0.25, "search": {}, "tracking": ["tensorboard"]}
-    known = Identities("base", dict.fromkeys(small["sources"], "source"), "items")
+    known = Identities("base", dict.fromkeys(small["sources"], "source"), evaluate.identities(parse(small).evaluate))
     jobs = lineage(parse(small), known).jobs
     assert [job.tensorboard for job in jobs] == [str(tmp_path / "small" / "tensorboard" / job.key[:8]) for job in jobs]
     assert all(job.tensorboard is None for job in lineage(parse(small | {"tracking": []}), known).jobs)

@@ -5,6 +5,7 @@ import copy
 import pytest
 
 from data.config import SourceConfig, Total
+from evaluators import evaluate
 from sweeps.lineage import Identities, stages
 from sweeps.loading import ConfigError, parse, with_params
 from trainers.config import StageConfig, TrainConfig
@@ -156,7 +157,7 @@ def test_other_data_under_the_same_name_is_another_stage(small):
 def test_the_order_in_which_sources_are_written_changes_nothing(small):
     from sweeps.lineage import lineage
 
-    known = Identities("base", {"math": "m", "code": "c", "chat": "g"}, "items")
+    known = Identities("base", {"math": "m", "code": "c", "chat": "g"}, evaluate.identities(parse(small).evaluate))
     swapped = small | {"sources": dict(reversed(small["sources"].items()))}
     one, other = (lineage(with_params(parse(values), {"k": 0.5}), known).jobs for values in (small, swapped))
     assert one == other

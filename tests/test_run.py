@@ -163,7 +163,7 @@ def test_a_source_with_too_many_bad_rows_stops_the_run_before_ray(tmp_path, smal
 
 
 def test_a_stage_that_fits_no_node_ends_with_what_is_asked_and_what_is_there(tmp_path, small):
-    small["resources"] = {"workers": 64}
+    small["resources"], small["train"]["batch_size"] = {"workers": 64}, 64
     (tmp_path / "c.yaml").write_text(yaml.safe_dump(small))
     ended = fulcrum("run", "c.yaml", cwd=tmp_path)
     assert ended.returncode == 1

@@ -1,5 +1,7 @@
 """How a stage ends without a model. Needs no torch, so that whoever waits for a stage can tell these apart."""
 
+from data.store import Unusable
+
 
 class BrokenModel(RuntimeError):
     """A model folder whose weights do not fit its config."""
@@ -26,3 +28,7 @@ class StageStopped(RuntimeError):
 
     def __str__(self) -> str:
         return f"stopped after step {self.step}, from where it will be continued"
+
+
+FINAL = (BrokenModel, LossNotFinite, NothingFits, StageStopped, Unusable, ValueError, KeyError, TypeError)
+"""What another attempt would run into as well: a stage is a pure function of its inputs."""

@@ -13,15 +13,13 @@ from typing import Any
 from data.store import Record, Store
 from trainers import memory
 from trainers.config import ResourcesConfig
-from trainers.failures import BrokenModel, LossNotFinite, NothingFits, StageStopped
+from trainers.failures import FINAL
 from trainers.job import RESUME, Report, StageJob
 
 TAG = "fulcrum_stage"
 """Name prefix of the Train runs, by which their placement groups and actors can be told from others."""
 ATTEMPTS = 3
 """Attempts that may fail one after the other without getting any further."""
-FINAL = (BrokenModel, LossNotFinite, NothingFits, StageStopped, ValueError)
-"""What another attempt would run into as well."""
 
 
 def launch(job: StageJob, resources: ResourcesConfig, report: Report) -> Record:
