@@ -4,7 +4,7 @@ import asyncio
 
 import pytest
 
-from sweeps.admission import Admission, NoRoom, Shape
+from sweeps.admission import Admission, NoRoom, Shape, Slots
 
 GPU8 = {"CPU": 64.0, "GPU": 8.0}
 TRAIN, EVALUATE = Shape({"CPU": 1, "GPU": 1}, bundles=4), Shape({"CPU": 1, "GPU": 1})
@@ -113,6 +113,27 @@ def test_who_holds_a_slot_idly_is_told_that_it_is_wanted():
         room.release("evaluate")
         await stage
         assert not room.wanted()
+
+    asyncio.run(scene())
+
+
+def test_idle_holders_leave_one_after_the_other_until_who_waits_is_served():
+    async def scene():
+        room = Admission({"train": Shape({"GPU": 1}, bundles=2), "evaluate": Shape({"GPU": 1})}, [{"GPU": 3.0}])
+        slots = Slots(room, "evaluate")
+        for _ in range(3):
+            await slots.acquire_quietly()
+        assert not slots.leave()
+        stage = asyncio.ensure_future(room.acquire("train"))
+        await settle()
+        assert [slots.leave(), slots.leave()] == [True, False]
+        room.stir.clear()
+        slots.release()
+        assert room.stir.is_set(), "the stage waits for a second one"
+        assert slots.leave()
+        slots.release()
+        await stage
+        assert not slots.leave()
 
     asyncio.run(scene())
 

@@ -4,7 +4,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from sweeps.budget import Budget, Job, Rates, Spent, spent
+from sweeps.budget import Bill, Budget, Job, Rates, Spent, spent
 from sweeps.config import BudgetConfig
 
 HOUR = 3600.0
@@ -51,6 +51,19 @@ def test_a_stage_of_unknown_cost_reaches_the_limit_while_it_runs():
     budget.running["a"] = Job(devices=4, price=0, planned=None, started=0)
     assert budget.reached(HOUR / 4 - 1) is None
     assert budget.reached(HOUR / 4 + 1).startswith("budget.device_hours = 1")
+
+
+def test_an_evaluation_costs_what_stands_on_its_bills_also_while_it_runs():
+    budget, bills = Budget(BudgetConfig(usd=3)), [Bill(), Bill()]
+    job = budget.running["rung"] = Job(devices=0, price=2, planned=None, started=0, bills=bills)
+    assert job.judging() is None
+    bills[0].seconds = bills[1].seconds = HOUR / 4
+    assert job.so_far(now=100 * HOUR) == Spent(HOUR / 2, 1.0)
+    assert budget.reached(100 * HOUR) is None
+    bills[1].judging.append({"calls": 1, "cached": 0, "prompt_tokens": 5, "completion_tokens": 5, "usd": 2.5})
+    assert job.so_far(0) == Spent(HOUR / 2, 3.5)
+    assert job.judging()["usd"] == 2.5
+    assert budget.reached(0).startswith("budget.usd")
 
 
 @given(st.lists(st.floats(1, 1e5), min_size=1, max_size=8), st.floats(1, 1e5))

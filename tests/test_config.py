@@ -167,6 +167,11 @@ def test_a_local_path_is_refused_with_an_address(tmp_path, small):
     assert "storage = 'runs': other nodes cannot see a local path" in ended.stderr
 
 
+def test_tracking_writes_to_a_disk(small):
+    assert parse(small | {"tracking": ["tensorboard"]}).tracking
+    assert problems(small | {"tracking": ["tensorboard"], "storage": "s3://bucket/runs"}).keys() == {"tracking"}
+
+
 @pytest.mark.parametrize(
     "text",
     ["", "- 1", "name: 2020-99-99", "a: &a {b: *a}", "!!int foo", "!!map [1]", "name: " + "9" * 5000, "\0", "sources: []",

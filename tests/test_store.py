@@ -132,3 +132,13 @@ def test_a_copy_of_a_bucket_that_was_altered_on_this_machine_is_made_again(bucke
     assert fresh(f"{bucket}/store").fetch("stages", "k") / "weights" == copy
     assert copy.read_text() == "w"
     assert store.damage() == []
+
+
+def test_who_compares_the_files_itself_gets_a_damaged_entry_as_it_is(root):
+    store = Store(root)
+    put(store, weights="right")
+    store.folder.write(f"stages/k/{store.record('stages', 'k')['attempt']}/weights", b"wrong")
+    assert (fresh(root).fetch("stages", "k", compare=False) / "weights").read_text() == "wrong"
+    assert store.damage() == []
+    with pytest.raises(Damaged):
+        store.fetch("stages", "k")
