@@ -85,7 +85,12 @@ def test_a_planted_test_question_stops_a_run_before_anything_starts(tmp_path, sm
     (tmp_path / "math.jsonl").write_text("".join(json.dumps(row) + "\n" for row in planted))
     small["sources"]["math"] |= {"path": "math.jsonl", "format": "gsm8k"}
     small["train"]["max_length"] = 2048
-    small["evaluate"]["gsm8k"] = {"role": "specialist", "path": str(benchmarks / "gsm8k" / "test.jsonl"), "limit": 20}
+    small["evaluate"]["gsm8k"] = {
+        "role": "specialist",
+        "path": str(benchmarks / "gsm8k" / "test.jsonl"),
+        "split": "test",
+        "limit": 20,
+    }
     (tmp_path / "c.yaml").write_text(yaml.safe_dump(small))
     ended = fulcrum("run", "c.yaml", cwd=tmp_path)
     assert ended.returncode == 2

@@ -102,7 +102,7 @@ def test_a_loss_that_is_not_finite_fails_at_once_with_step_and_rate(make, monkey
 
 def test_seconds_of_earlier_launches_count(make):
     job = make("seconds")
-    job = dataclasses.replace(job, devices=2.0, launched=job.launched - 100)
+    job = dataclasses.replace(job, devices=2.0, launched=time.time() - 100)
     stopped(job, 3)
     record = launch(dataclasses.replace(job, launched=time.time()), HERE, lambda progress: None)
     assert 200 < record["device_seconds"] < 260
