@@ -61,7 +61,7 @@ def test_trials_follow_the_nodes_and_a_lost_node_is_no_failure(cluster, tmp_path
 
 
 def test_a_wait_for_devices_that_do_not_come_ends_with_the_reason_and_can_be_continued(tmp_path, small):
-    small |= {"resources": {"workers": 64, "wait_minutes": 0.05}}
+    small["resources"], small["train"]["batch_size"] = {"workers": 64, "wait_minutes": 0.05}, 64
     (tmp_path / "c.yaml").write_text(yaml.safe_dump(small))
     ended = fulcrum("run", "c.yaml", cwd=tmp_path)
     assert ended.returncode == 1, ended.stdout + ended.stderr
