@@ -190,3 +190,18 @@ def test_a_running_stage_stops_at_the_limit_and_no_other_begins(ray, made, graph
     with pytest.raises(ray.exceptions.RayTaskError, match=r"budget\.device_hours"):
         ray.get(graph.want_stages.remote(1, other, known(other)))
     assert len(named(ray, graph, "stage_started")) == 1
+
+
+def test_an_evaluation_that_no_trial_needs_any_more_ends_with_what_it_has_cost_and_is_made_for_who_comes_late(
+    ray, made, graphs
+):
+    config = made()
+    graph, path = graphs(config), path_of(config, 0)
+    graph.want.remote(0, path, known(path))
+    wait_for(lambda: named(ray, graph, "rung_started"), 120, "the evaluation")
+    ray.get(graph.leave.remote(0))
+    wait_for(lambda: named(ray, graph, "rung_stopped"), 60, "its end")
+    assert "rung_finished" not in [e["event"] for e in events(ray, graph)]
+    assert ray.get(graph.want.remote(1, path, known(path)))["scores"].keys() == set(config.evaluate.benchmarks)
+    paid = [e["device_seconds"] for e in events(ray, graph) if e["event"] in ("rung_stopped", "rung_finished")]
+    assert len(paid) == 2 and paid[1] > 0
