@@ -61,9 +61,13 @@ def alone():
         torch.distributed.destroy_process_group()
 
 
-WORKER = """import pickle, sys
+# A rendezvous of its own for each job: a second group of the same processes finds the addresses of the first in torchrun's.
+WORKER = """import os, pickle, sys
+import torch.distributed as dist
 from trainers.loop import train_stage
-for job in pickle.load(open(sys.argv[1], "rb")):
+for number, job in enumerate(pickle.load(open(sys.argv[1], "rb"))):
+    place = {"rank": int(os.environ["RANK"]), "world_size": int(os.environ["WORLD_SIZE"])}
+    dist.init_process_group("gloo", init_method=f"file://{sys.argv[1]}.{number}", **place)
     train_stage(job)
 """
 

@@ -74,6 +74,7 @@ def test_the_layout_does_not_change_an_adapter(job, adapter, layout):
     assert apart(weights(trained(job, f"layout {layout}".replace("/", ""), **layout)), weights(adapter)) < 1e-4
 
 
+@pytest.mark.slow
 def test_two_workers_train_what_one_trains(job, adapter, tmp_path):
     """With every ZeRO stage; then full weights from the merged adapter, which the first of them merges."""
     merged = merge_key("two workers 1")

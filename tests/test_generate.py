@@ -344,6 +344,10 @@ def test_an_endpoint_is_asked_turn_by_turn_and_asked_again_when_it_is_busy(serve
 def test_an_endpoint_that_does_not_answer_fails_the_evaluation(server, monkeypatch):
     with pytest.raises(EvaluationFailed, match=r"no answer to item 0: .*no model other"):
         engines.make(EndpointConfig(kind="openai", base_url=server, model="other"), 8).complete(mixed(1, 1))
+    monkeypatch.setenv("SOME_KEY", "other")  # the server repeats the name of the model, and so the key
+    with pytest.raises(EvaluationFailed, match=r"no model \[key\]") as failed:
+        engines.make(EndpointConfig(kind="openai", base_url=server, model="other", key_env="SOME_KEY"), 8).complete(mixed(1, 1))
+    assert failed.value.__cause__ is None and failed.value.__context__ is None
     gone = EndpointConfig(kind="openai", base_url="http://127.0.0.1:9", model="m", retries=0)
     with pytest.raises(EvaluationFailed, match="no answer to item 0"):
         engines.make(gone, 8).complete(mixed(1, 1))

@@ -1,4 +1,4 @@
-"""`fulcrum train`: one recipe from a configuration, on the toy world and on the real files."""
+"""`fulcrum train`: one recipe from a configuration, on the toy world and on the real files; and a sweep of adapters."""
 
 import pytest
 import torch
@@ -9,7 +9,7 @@ from transformers import AutoModelForCausalLM, AutoTokenizer
 from conftest import ROOT, fulcrum
 from data import checkpoints
 from data.store import Store
-from run_folders import finished_stages
+from run_folders import finished_stages, table
 
 STRATEGIES = ("multi_task", "sequential", "mixed_sequential", "dmt")
 
@@ -40,6 +40,23 @@ def test_a_recipe_trains_one_adapter_through_its_stages(tmp_path, small):
         plain = model(input_ids=torch.arange(1, 9)[None]).logits
     assert (model(input_ids=torch.arange(1, 9)[None]).logits - plain).abs().max() > 1e-3
     assert second["parent"] == first["key"]
+
+
+@pytest.mark.slow
+@pytest.mark.cluster
+def test_a_sweep_trains_adapters_of_searched_ranks_and_evaluates_them_on_their_base(tmp_path, small):
+    small["train"]["lora"] = {"rank": 2}
+    small["search"]["space"] = {"train.lora.rank": {"type": "grid", "values": [2, 8]}}
+    small |= {"k": 0.5}
+    (tmp_path / "c.yaml").write_text(yaml.safe_dump(small))
+    ended = fulcrum("run", "c.yaml", cwd=tmp_path)
+    assert ended.returncode == 0, ended.stderr[-3000:]
+    folder = tmp_path / "runs" / "small"
+    assert [(row["state"], row["train.lora.rank"]) for row in table(folder)] == [("complete", "2"), ("complete", "8")]
+    assert len(finished_stages(folder)) == 4  # another rank is another first stage
+    store = Store(str(tmp_path / "runs" / "store"))
+    adapters = {checkpoints.in_store(store, "stages", stage["key"]).adapter is not None for stage in finished_stages(folder)}
+    assert adapters == {True}
 
 
 @pytest.mark.slow

@@ -48,7 +48,17 @@ class Endpoint:
         try:
             answer = self._ask(request)
         except OpenAIError as error:
-            raise EvaluationFailed(f"{self._config.base_url}: no answer to item {request.id}: {error}") from error
+            why = str(error)
+        else:
+            return self._read(request, answer)
+        # Outside of the handler: what the SDK raises holds the request, and with it the key, and would come along as context.
+        raise EvaluationFailed(f"{self._config.base_url}: no answer to item {request.id}: {self._cleared(why)}")
+
+    def _cleared(self, text: str) -> str:
+        """What a server says may hold the key it was sent."""
+        return text.replace(self._client.api_key, "[key]") if self._config.key_env else text
+
+    def _read(self, request: Request, answer: Any) -> Completion:
         if not answer.choices or answer.usage is None:
             raise EvaluationFailed(f"{self._config.base_url}: an answer to item {request.id} without choices or usage")
         choice = answer.choices[0]
