@@ -99,4 +99,6 @@ def _board(job: StageJob, start: Position) -> Any:
     from tensorboardX import SummaryWriter
 
     # What an attempt wrote after the point from which this one goes on is struck out.
-    return SummaryWriter(job.tensorboard, purge_step=start.step + 1, flush_secs=10)
+    # A file is named by the second: the suffix keeps two attempts of one second apart, and in order.
+    suffix = f".{start.step:09d}"
+    return SummaryWriter(job.tensorboard, purge_step=start.step + 1, flush_secs=10, filename_suffix=suffix)
