@@ -3,21 +3,19 @@
 Each check reads the raw values, so that it can speak even where other fields do not parse.
 """
 
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from pydantic import TypeAdapter, ValidationError
+from pydantic import ValidationError
 
 from data import sources
-from sweeps.config import Parameter, SweepConfig
-from sweeps.dotted import with_value
+from sweeps.dotted import mapping_at as _mapping
 from trainers.config import TrainConfig
-from trainers.keys import NOT_MATHS
 from trainers.recipe import NEEDED
 
-TAGS = {"grid", "choice", "uniform", "loguniform", "int", "knee", "floor", "weights"}
+TAGS = {"grid", "choice", "uniform", "loguniform", "int", "simplex", "knee", "floor", "weights"}
 """Names that pydantic adds to an error's path for the variant of a union."""
 
 
@@ -42,11 +40,9 @@ def find(values: Values) -> list[Problem]:
     return [problem for check in CHECKS for problem in check(values)]
 
 
-def _mapping(values: Values, *path: str) -> dict[str, Any]:
-    """The mapping at a path, {} where there is none."""
-    for name in path:
-        values = values.get(name) if isinstance(values, Mapping) else {}  # type: ignore[assignment]
-    return dict(values) if isinstance(values, Mapping) else {}
+def of_the_recipe(values: Values) -> list[Problem]:
+    """The problems of strategy and stages."""
+    return [*_strategy(values), *_stages(values)]
 
 
 def _entries(values: Values, *path: str) -> dict[str, dict[str, Any]]:
@@ -139,62 +135,6 @@ def _benchmarks(values: Values) -> Iterator[Problem]:
             yield Problem("evaluate", sorted(benchmarks), f"add a benchmark with role {role}: a balance has two sides")
 
 
-def _space(values: Values) -> Iterator[Problem]:
-    sampler = _mapping(values, "search").get("sampler", "tpe")
-    for key, raw in _mapping(values, "search", "space").items():
-        try:
-            parameter: Any = TypeAdapter(Parameter).validate_python(raw)
-        except ValidationError:
-            continue  # reported with the field
-        field = f"search.space.{key}"
-        if not _searchable(values, str(key), parameter.type):
-            yield Problem(field, "", f"not a field that changes what a trial learns; search one of: {SEARCHABLE}")
-            continue
-        if (sampler == "grid") != (parameter.type == "grid") and parameter.type != "choice":
-            yield Problem(f"{field}.type", parameter.type, "sampler grid needs type grid or choice, and type grid sampler grid")
-        if hasattr(parameter, "low") and parameter.low >= parameter.high:
-            yield Problem(f"{field}.low", parameter.low, f"must be below high = {parameter.high}")
-        yield from _bounds(values, str(key), _examples(parameter))
-
-
-SEARCHABLE = "k (with strategy dmt), train.<field>, sources.<name>.fraction, strategy, model.dtype"
-
-
-def _searchable(values: Values, key: str, kind: str) -> bool:
-    """Whether a key names something that ends in other stages. What it may be set to is another question."""
-    match key.split("."):
-        case ["k"]:
-            return "strategy" in _mapping(values, "search", "space") or values.get("strategy", "dmt") == "dmt"
-        case ["train", "max_length"]:  # sources are tokenised for each length beforehand
-            return kind in ("grid", "choice")
-        case ["train", field]:
-            return field not in NOT_MATHS
-        case ["sources", name, "fraction"]:
-            return name in _mapping(values, "sources")
-        case ["strategy"] | ["model", "dtype"]:
-            return True
-    return False
-
-
-def _examples(parameter: Any) -> list[Any]:
-    """Values that stand for all of a parameter: every one of a list; the ends, a fraction between them and the zero."""
-    if hasattr(parameter, "values"):
-        return list(parameter.values)
-    between = [] if parameter.type == "int" else [parameter.low + (parameter.high - parameter.low) / 3]
-    return [parameter.low, parameter.high, *between, *([0.0] if getattr(parameter, "include_zero", False) else [])]
-
-
-def _bounds(values: Values, key: str, examples: Sequence[Any]) -> Iterator[Problem]:
-    """Values that the field of a parameter does not take."""
-    for value in examples:
-        try:
-            SweepConfig.model_validate(with_value(values, key, value))
-        except ValidationError as error:
-            for entry in error.errors():
-                if ".".join(map(str, entry["loc"])).startswith(key):
-                    yield Problem(f"search.space.{key}", value, entry["msg"])
-
-
 def _storage(values: Values) -> Iterator[Problem]:
     storage = values.get("storage", "runs")
     if values.get("name") == "store":
@@ -224,7 +164,6 @@ CHECKS: tuple[Callable[[Values], Iterator[Problem]], ...] = (
     _stages,
     _benchmark_paths,
     _benchmarks,
-    _space,
     _storage,
     _budget,
 )

@@ -13,9 +13,10 @@ from evaluators.sandbox import Escaped
 from sweeps.holder import Held
 from sweeps.inputs import Changed
 from sweeps.loading import ConfigError
+from sweeps.shown import StorageUnusable
 
 INTERRUPTED = 130
-WRONG_INPUT = (ConfigError, Changed, SourceUnusable, TooManyBadRows, ItemsUnusable, Held, Escaped)
+WRONG_INPUT = (ConfigError, Changed, SourceUnusable, TooManyBadRows, ItemsUnusable, Held, Escaped, StorageUnusable)
 
 
 class ClusterTooSmall(RuntimeError):

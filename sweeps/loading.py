@@ -12,7 +12,7 @@ import yaml
 from pydantic import BaseModel, ValidationError
 
 from data.files import Folder
-from sweeps import checks
+from sweeps import checks, space_checks
 from sweeps.checks import Problem, is_file
 from sweeps.config import SweepConfig
 from sweeps.dotted import with_value
@@ -57,7 +57,7 @@ def parse(values: Mapping[str, Any]) -> SweepConfig:
     except ValidationError as error:
         problems = [_problem(entry) for entry in error.errors()]
     wrong = {problem.field for problem in problems}
-    problems += [problem for problem in checks.find(expanded) if problem.field not in wrong]
+    problems += [problem for problem in [*checks.find(expanded), *space_checks.find(expanded)] if problem.field not in wrong]
     if problems:
         raise ConfigError(problems)
     return config

@@ -8,14 +8,14 @@ from typing import Any
 
 from data.files import Folder
 from data.store import Store
-from sweeps import budget, results
+from sweeps import budget, results, shown, starts
 from sweeps.budget import Spent
 from sweeps.config import SweepConfig
 from sweeps.ledger import Event, Ledger, read, told
 from sweeps.lineage import EVALUATIONS, run_folder, store_root
 from sweeps.progress import Progress
-from sweeps.space import Params
-from sweeps.study import SweepStudy, planned_trials
+from sweeps.scales import Params
+from sweeps.study import OBJECTIVES, SweepStudy, ending, planned_trials
 from trainers.job import KIND
 
 
@@ -35,7 +35,12 @@ class Recorder:
         self._asked = {e["trial"]: e["params"] for e in self.events if e["event"] == "trial_started"}
         self._scratch = tempfile.TemporaryDirectory(prefix="fulcrum-study-")
         self._database = (self._folder.path() if self._folder.local else Path(self._scratch.name)) / "study.db"
-        self.study = SweepStudy(config.search, self._database, config.name)
+        started = next((e for e in self.events if e["event"] == "run_started"), {})
+        # As they were when the run began: the files that they came from may have changed.
+        self.start: list[Params] = started["start"] if "start" in started else starts.points(config.search)
+        storage = shown.of(config.search, self._database)
+        shown_study = shown.ShownStudy(storage, config.name, str(self._folder), OBJECTIVES)
+        self.study = SweepStudy(config.search, self.start, shown_study)
         self.spent: Spent = budget.spent(self.events)
         self.stopped: str | None = None
         self.unfinished = self._replay()
@@ -81,28 +86,26 @@ class Recorder:
         cost = results.cost(self.events, number, outcome.get("stages", ()))
         end = {"error": None, "scores": {}} | outcome | cost
         self.note("trial_finished", trial=number, params=params, **end)
-        self._tell(number, outcome)
+        self.study.tell(number, ending(end, self._config.search))
         self.save_study()
         self.note_damage()
 
     def save_study(self) -> None:
         """Copy the study to the run's folder, where that is not on this machine."""
-        if not self._folder.local:
+        if not self._folder.local and not self._config.search.storage_env:
             self._folder.put(self._database, "study.db")
 
     def _replay(self) -> list[tuple[int, Params]]:
-        """Put the ledger's trials into the study, in the order of asking; the unfinished ones are returned."""
-        finished = {event["trial"]: event for event in self.events if event["event"] == "trial_finished"}
-        for number, params in sorted(self._asked.items()):
-            if self.study.put(params) != number:
-                raise RuntimeError(f"the ledger lacks a trial before number {number}")
-            if number in finished:
-                self._tell(number, finished[number])
-        return [(n, params) for n, params in sorted(self._asked.items()) if n not in finished]
-
-    def _tell(self, number: int, outcome: dict[str, Any]) -> None:
-        complete = outcome["state"] == "complete"
-        self.study.tell(number, (outcome["specialist"], outcome["general"]) if complete else None, outcome.get("error"))
+        """Put the ledger's trials into the study, in the order of the events; the unfinished ones are returned."""
+        unfinished: dict[int, Params] = {}
+        for event in self.events:
+            if event["event"] == "trial_started":
+                unfinished[event["trial"]] = event["params"]
+                if self.study.put(event["params"]) != event["trial"]:
+                    raise RuntimeError(f"the ledger lacks a trial before number {event['trial']}")
+            elif event["event"] == "trial_finished" and unfinished.pop(event["trial"], None) is not None:
+                self.study.tell(event["trial"], ending(event, self._config.search))
+        return sorted(unfinished.items())
 
     def reconcile(self, until: float) -> None:
         """Write down the ends of what a driver or a graph that died at `until` had started: it could not tell any more.

@@ -10,6 +10,7 @@ import pyarrow.parquet as parquet
 import yaml
 
 from data.files import Folder
+from sweeps import space
 from sweeps.balance import BalancePoint, Point, choose, plain
 from sweeps.budget import CHARGED
 from sweeps.config import SweepConfig
@@ -27,7 +28,7 @@ def trials(events: Sequence[Event]) -> list[Event]:
 
 def rows(events: Sequence[Event], config: SweepConfig) -> list[Row]:
     """One row per finished trial, with the same columns in each."""
-    params, benchmarks = list(config.search.space), list(config.evaluate.benchmarks)
+    params, benchmarks = list(space.columns(config.search.space)), list(config.evaluate.benchmarks)
     spent, made = charges(events), costs(events)
     return [
         {"trial": t["trial"], "state": t["state"]}
@@ -117,7 +118,7 @@ def _cost(trial: int, stages: Iterable[str], spent: Mapping[int, float], made: M
 
 def _schema(config: SweepConfig) -> pa.Schema:
     names = {"trial": pa.int64(), "state": pa.string()}
-    names |= {name: _type(parameter) for name, parameter in config.search.space.items()}
+    names |= {name: _type(parameter) for name, parameter in space.columns(config.search.space).items()}
     for name in config.evaluate.benchmarks:
         names |= {name: pa.float64(), f"{name}_stderr": pa.float64()}
     names |= dict.fromkeys(("specialist", "general", "device_seconds", "saved_device_seconds"), pa.float64())

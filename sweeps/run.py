@@ -36,7 +36,8 @@ def sweep(config: SweepConfig, progress: Progress, address: str | None = None) -
         ledger = Ledger(folder)
         try:
             recorder = Recorder(config, ledger, progress, held.last_seen)
-            recorder.note("run_continued" if recorder.events else "run_started", identities=known.plain())
+            begun = "run_continued" if recorder.events else "run_started"
+            recorder.note(begun, identities=known.plain(), start=recorder.start)
             if recorder.unfinished or recorder.open:
                 _search(config, known, recorder, progress, address)
             chosen = conclude(folder, config)

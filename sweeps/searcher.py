@@ -9,7 +9,7 @@ from typing import Any
 
 from ray.tune.search import Searcher
 
-from sweeps.space import Params
+from sweeps.scales import Params
 
 Finish = Callable[[int, dict[str, Any]], None]
 

@@ -15,11 +15,11 @@ from ray.exceptions import RayActorError, RayTaskError
 
 from data.prepare import KIND as PREPARED
 from data.store import Record, Store, Unusable
-from evaluators import statistics
 from sweeps.config import SweepConfig
 from sweeps.costs import stage_tokens
 from sweeps.lineage import EVALUATIONS, Identities, Lineage, lineage
 from sweeps.loading import with_params
+from sweeps.objectives import objectives
 from sweeps.tasks import reason
 from sweeps.terms import Known, Stopped
 from trainers.job import KIND
@@ -56,23 +56,6 @@ def outcome_of(trial: int, params: Mapping[str, Any], context: Context) -> dict[
     return {"state": "complete", "stages": list(path.keys), "evaluation": path.evaluation} | objectives(
         config, record["scores"]
     )
-
-
-def objectives(config: SweepConfig, scores: Mapping[str, Mapping[str, Any]]) -> dict[str, Any]:
-    """The weighted means per role of the scores on 0 to 1, their standard errors, and the scores as published."""
-    told: dict[str, Any] = {"scores": {n: s["value"] for n, s in scores.items()}, "stderr": {}}
-    for role in ("specialist", "general"):
-        weights = {n: b.weight for n, b in config.evaluate.benchmarks.items() if b.role == role}
-        total = sum(weights.values())
-        values = {n: statistics.unit(scores[n]["value"], scores[n]["scale"]) for n in weights}
-        errors = {n: statistics.unit_error(scores[n]["stderr"], scores[n]["scale"]) for n in weights}
-        told[role] = sum(weights[n] * values[n] for n in weights) / total
-        # Benchmarks ask different questions, so their errors are independent.
-        told[f"{role}_stderr"] = sum((weights[n] * errors[n]) ** 2 for n in weights) ** 0.5 / total
-    told["stderr"] = {n: s["stderr"] for n, s in scores.items()}
-    told["extras"] = {n: s["extras"] for n, s in scores.items() if s["extras"]}
-    told["judges"] = {n: s["judge"] for n, s in scores.items() if s["judge"]}
-    return told
 
 
 def until_answered(ask: Callable[[], Record]) -> Record:
