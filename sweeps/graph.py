@@ -1,41 +1,27 @@
 """The stage graph: all trials of a sweep laid over each other, each stage trained once, whichever trials need it.
 
-One small actor. It imports no torch and does no I/O: trials look into the store for it. A waiting stage is a coroutine here,
-not a process; it is handed to Ray when its pool has room and the budget holds it. When the actor dies, its stages die with
-it, and trials ask the new one again.
+It imports no torch and no Ray and does no I/O: trials look into the store for it. A waiting stage is a coroutine here, not a
+process; it is handed over when its pool has room and the budget holds it. In a run it is an actor and hands stages to Ray
+(sweeps/actor.py); in a simulation it lives in an event loop with virtual time (sweeps/simulate).
 """
 
 import asyncio
-import time
 import uuid
 from collections.abc import AsyncIterator, Awaitable, Callable, Sequence
 from contextlib import asynccontextmanager, suppress
 from dataclasses import dataclass
 from functools import partial
-from typing import Any
-
-import ray
-from ray.exceptions import NodeDiedError, RayTaskError, TaskCancelledError
+from typing import Any, Protocol
 
 from data.store import Record, Unusable
 from sweeps import budget as budgets
-from sweeps.admission import Admission, NoRoom, Resources
+from sweeps.admission import Admission, NoRoom, Resources, shape
 from sweeps.budget import Budget, Job, Rates, Spent
+from sweeps.failures import Failed, reason
 from sweeps.ledger import told
 from sweeps.lineage import Lineage
-from sweeps.tasks import (
-    HOLDS_NOTHING,
-    Failed,
-    device_options,
-    evaluate_checkpoint,
-    reason,
-    shape,
-    stage_options,
-    train_stage,
-    trained_elsewhere,
-)
 from sweeps.terms import Abandoned, Known, News, Stopped, Terms
-from trainers.config import PoolName
+from trainers.config import PoolName, ResourcesConfig
 from trainers.job import StageJob
 
 NODES_LOST = 10
@@ -46,16 +32,39 @@ NODES_LOST = 10
 class Running:
     """A stage in training."""
 
-    ref: Any
+    handle: Any
     asked_to_stop: Stopped | None = None
 
 
-@ray.remote(num_cpus=0, resources={"node:__internal_head__": 0.001}, max_restarts=-1, max_task_retries=0)
-class StageGraph:
+class Work(Protocol):
+    """Who trains and evaluates for a graph."""
+
+    def train(self, job: StageJob, pool: ResourcesConfig) -> Any:
+        """Begin to train a stage; a handle to what runs."""
+
+    async def trained(self, running: Any) -> Record:
+        """The record of a stage once it is trained; `stopped` stands in it where it was cancelled or stopped itself, and
+        `elsewhere` where another run trains it."""
+
+    async def elsewhere(self, job: StageJob) -> Record | None:
+        """The record of a stage that another run trains; None where that run gave it up."""
+
+    async def evaluate(self, lineage: Lineage, pool: ResourcesConfig, devices: float) -> Record:
+        """The record of an evaluation."""
+
+    def cancel(self, running: Any, force: bool) -> None:
+        """End the training of a stage."""
+
+    def failure(self, error: BaseException) -> Failed | Unusable:
+        """What an error of a stage or an evaluation was."""
+
+
+class Graph:
     """Hands the result of a key to everyone who asks for it; the first who asks is charged."""
 
-    def __init__(self, terms: Terms, nodes: Sequence[Resources], spent: Spent) -> None:
+    def __init__(self, terms: Terms, nodes: Sequence[Resources], spent: Spent, work: Work) -> None:
         self._terms = terms
+        self._work = work
         self._pools = {name: terms.resources.pool(name) for name in ("train", "evaluate")}
         self._room = Admission({name: shape(terms.resources, name) for name in ("train", "evaluate")}, nodes)
         self._budget = Budget(terms.budget, spent)
@@ -70,7 +79,6 @@ class StageGraph:
         self._progress: dict[str, dict[str, Any]] = {}
         self._judging = 0  # evaluations that wait for a judge and hold no device
         self._life = uuid.uuid4().hex  # a graph that died comes back with no memory
-        self._me: Any = ray.get_runtime_context().current_actor
 
     async def want(self, trial: int, lineage: Lineage, known: Known) -> Record:
         """The record of a lineage's evaluation, with every stage on the way to it made at most once.
@@ -112,7 +120,7 @@ class StageGraph:
     async def progress(self, key: str, progress: dict[str, Any]) -> bool:
         """Told by the worker that trains a stage; whether it is to write a resume point and stop."""
         self._progress[key] = progress
-        beyond = self._budget.reached(time.monotonic())
+        beyond = self._budget.reached(asyncio.get_running_loop().time())
         if beyond:
             self._stop(key, Stopped(beyond))
         return key in self._running and self._running[key].asked_to_stop is not None
@@ -145,39 +153,37 @@ class StageGraph:
         mixture = {share.name: share.fraction for share in job.shares}
         about = {"key": job.key, "parent": job.parent, "strategy": strategy, "mixture": mixture, "trial": trial}
         pool = self._pools["train"]
-        make = train_stage.options(**stage_options(pool))
         planned = self._rates.device_seconds(tokens, pool.accelerator_name, job.train.max_length, pool.devices)
 
         async def submit() -> Record:
-            return await self._followed(job.key, make.remote(job, pool, self._me, self._terms.owner))
+            return await self._followed(job.key, self._work.train(job, pool))
 
         while True:
             record = await self._held("stage", about, submit, "train", planned)
             if not record.get("elsewhere"):
                 self._rates.learn(record)
                 return record
-            theirs = await trained_elsewhere.options(**HOLDS_NOTHING).remote(job.store, job.key)
+            theirs = await self._work.elsewhere(job)
             if theirs:
-                return dict(theirs)
+                return theirs
 
     async def _evaluate(self, trial: int, lineage: Lineage) -> Record:
         about = {"key": lineage.keys[-1], "fraction": 1.0, "trial": trial, "evaluation": lineage.evaluation}
         pool = self._pools["evaluate"]
         devices = pool.gpus_per_worker or pool.cpus_per_worker
-        make = evaluate_checkpoint.options(**device_options(pool))
 
         async def submit() -> Record:
-            return dict(await make.remote(lineage, devices))
+            return await self._work.evaluate(lineage, pool, devices)
 
         return await self._held("rung", about, submit, "evaluate", None)
 
-    async def _followed(self, key: str, ref: Any) -> Record:
+    async def _followed(self, key: str, handle: Any) -> Record:
         """The result of a stage that can be stopped meanwhile."""
-        self._running[key] = running = Running(ref)
+        self._running[key] = running = Running(handle)
         try:
-            record: Record = await ref
-        except Exception as error:
-            if running.asked_to_stop is None and not isinstance(error, TaskCancelledError):
+            record = await self._work.trained(handle)
+        except Exception:
+            if running.asked_to_stop is None:
                 raise
             record = {"stopped": None}  # by force
         finally:
@@ -196,14 +202,14 @@ class StageGraph:
             about = about | {"price": resources.device_hour}
         while name not in self._given_up:
             async with self._slot(pool):
-                job = Job(devices, resources.device_hour, planned, time.monotonic())
+                job = Job(devices, resources.device_hour, planned, asyncio.get_running_loop().time())
                 self._refuse_beyond_budget(job)
                 self._budget.running[name] = job
                 self._note(f"{what}_started", about)
                 try:
                     record = await submit()
                 except Exception as error:
-                    failure = _plain(error)
+                    failure = self._work.failure(error)
                     paid = {"cost": failure.cost} if isinstance(failure, Failed) and failure.cost else {}
                     self._note(f"{what}_failed", about, device_seconds=self._ended(name), error=reason(failure), **paid)
                 else:
@@ -227,7 +233,7 @@ class StageGraph:
 
     def _ended(self, name: str) -> float:
         """Forget a running job; the device-seconds that it took."""
-        return self._budget.running.pop(name).so_far(time.monotonic()).device_seconds
+        return self._budget.running.pop(name).so_far(asyncio.get_running_loop().time()).device_seconds
 
     def _count(self, name: str, failure: Failed, lost: int) -> None:
         """Give a stage up, for all trials of this run, when it has failed too often or would fail again."""
@@ -238,7 +244,7 @@ class StageGraph:
             self._given_up[name] = failure
 
     def _refuse_beyond_budget(self, job: Job) -> None:
-        refused = self._budget.refuses(job, time.monotonic())
+        refused = self._budget.refuses(job, asyncio.get_running_loop().time())
         if refused:
             raise Stopped(refused)
 
@@ -266,15 +272,7 @@ class StageGraph:
             await asyncio.sleep(self._terms.grace_s)
             if self._running.get(key) is not running:
                 return
-            ray.cancel(running.ref, force=force)
+            self._work.cancel(running.handle, force)
 
     def _note(self, event: str, about: dict[str, Any], **more: Any) -> None:
         self._events.append({"event": event, **about, **more})
-
-
-def _plain(error: BaseException) -> Failed | Unusable:
-    """An error of a task as what it is, without Ray's wrapping."""
-    cause = error.cause if isinstance(error, RayTaskError) else error
-    if isinstance(cause, Failed | Unusable):
-        return cause
-    return Failed(reason(error), again=True, lost=isinstance(cause, NodeDiedError))

@@ -17,10 +17,10 @@ from data.prepare import KIND as PREPARED
 from data.store import Record, Store, Unusable
 from sweeps.config import SweepConfig
 from sweeps.costs import stage_tokens
+from sweeps.failures import reason
 from sweeps.lineage import EVALUATIONS, Identities, Lineage, lineage
 from sweeps.loading import with_params
 from sweeps.objectives import objectives
-from sweeps.tasks import reason
 from sweeps.terms import Known, Stopped
 from trainers.job import KIND
 

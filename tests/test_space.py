@@ -34,7 +34,7 @@ def problems(search) -> dict[str, str]:
 
 
 @pytest.mark.parametrize("key", EVERY)
-@settings(max_examples=50)
+@settings(max_examples=50, deadline=None)
 @given(data=st.data())
 def test_coordinates_and_values_stand_for_each_other(key, data):
     parameter = read(**{key: EVERY[key]})[key]
