@@ -35,9 +35,9 @@ class Problem:
 Values = Mapping[str, Any]
 
 
-def find(values: Values) -> list[Problem]:
-    """All problems, in the order of the checks."""
-    return [problem for check in CHECKS for problem in check(values)]
+def find(values: Values, inputs: bool = True) -> list[Problem]:
+    """All problems, in the order of the checks; without those of files that are not there, where nothing will be read."""
+    return [problem for check in CHECKS if inputs or check not in OF_INPUTS for problem in check(values)]
 
 
 def of_the_recipe(values: Values) -> list[Problem]:
@@ -88,12 +88,16 @@ def _model(values: Values) -> Iterator[Problem]:
     path, fresh = model.get("path"), model.get("init_from_config")
     if not model or bool(path) == bool(fresh):
         yield Problem("model", model or "missing", "give either path (folder, hub id or toy) or init_from_config")
-    if isinstance(path, str) and path != "toy" and not (is_there(path) or sources.looks_like_hub_id(path)):
-        yield Problem("model.path", path, "no such folder; give one, a hub id (owner/name) or toy")
     if isinstance(fresh, Mapping) and not fresh.get("model_type"):
         yield Problem("model.init_from_config", dict(fresh), "add model_type, for example llama")
     if fresh and not model.get("tokenizer"):
         yield Problem("model.tokenizer", "missing", "give bytes, characters, a folder or a hub id with init_from_config")
+
+
+def _model_path(values: Values) -> Iterator[Problem]:
+    path = _mapping(values, "model").get("path")
+    if isinstance(path, str) and path != "toy" and not (is_there(path) or sources.looks_like_hub_id(path)):
+        yield Problem("model.path", path, "no such folder; give one, a hub id (owner/name) or toy")
 
 
 def _strategy(values: Values) -> Iterator[Problem]:
@@ -159,6 +163,7 @@ def _budget(values: Values) -> Iterator[Problem]:
 
 CHECKS: tuple[Callable[[Values], Iterator[Problem]], ...] = (
     _model,
+    _model_path,
     _source_paths,
     _strategy,
     _stages,
@@ -167,3 +172,4 @@ CHECKS: tuple[Callable[[Values], Iterator[Problem]], ...] = (
     _storage,
     _budget,
 )
+OF_INPUTS = (_model_path, _source_paths, _benchmark_paths)

@@ -10,13 +10,24 @@ from data.prepare import TooManyBadRows
 from data.sources import SourceUnusable
 from evaluators.benchmark import ItemsUnusable
 from evaluators.sandbox import Escaped
+from sweeps.failures import SurfaceUnusable
 from sweeps.holder import Held
 from sweeps.inputs import Changed
 from sweeps.loading import ConfigError
 from sweeps.shown import StorageUnusable
 
 INTERRUPTED = 130
-WRONG_INPUT = (ConfigError, Changed, SourceUnusable, TooManyBadRows, ItemsUnusable, Held, Escaped, StorageUnusable)
+WRONG_INPUT = (
+    ConfigError,
+    Changed,
+    SourceUnusable,
+    TooManyBadRows,
+    ItemsUnusable,
+    Held,
+    Escaped,
+    StorageUnusable,
+    SurfaceUnusable,
+)
 
 
 class ClusterTooSmall(RuntimeError):

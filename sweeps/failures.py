@@ -35,3 +35,7 @@ def reason(error: BaseException) -> str:
         return cause.why
     lines = [line for line in str(cause).strip().splitlines() if line.strip()]
     return f"{type(cause).__name__}: {lines[-1].strip() if lines else ''}"[:500]
+
+
+class SurfaceUnusable(ValueError):
+    """A surface that does not exist, cannot be read, or says nothing about what a configuration searches."""

@@ -34,7 +34,7 @@ class ConfigError(Exception):
         self.problems = tuple(problems)
 
 
-def load(where: str, overrides: Sequence[str] = ()) -> SweepConfig:
+def load(where: str, overrides: Sequence[str] = (), inputs: bool = True) -> SweepConfig:
     """The configuration at a path, or the shipped one of that name, with `key=value` overrides."""
     values = read(where)
     for override in overrides:
@@ -42,11 +42,11 @@ def load(where: str, overrides: Sequence[str] = ()) -> SweepConfig:
         if not sign:
             raise ConfigError([Problem(override, "", "write overrides as key=value, for example train.lr=1e-5")])
         values = with_value(values, key, _scalar(text))
-    return parse(values)
+    return parse(values, inputs)
 
 
-def parse(values: Mapping[str, Any]) -> SweepConfig:
-    """A checked configuration. Raises ConfigError with every error that can be found."""
+def parse(values: Mapping[str, Any], inputs: bool = True) -> SweepConfig:
+    """A checked configuration; `inputs`: its files must be there. Raises ConfigError with every error that can be found."""
     try:
         expanded = _expand(values)
     except RecursionError as error:
@@ -57,7 +57,8 @@ def parse(values: Mapping[str, Any]) -> SweepConfig:
     except ValidationError as error:
         problems = [_problem(entry) for entry in error.errors()]
     wrong = {problem.field for problem in problems}
-    problems += [problem for problem in [*checks.find(expanded), *space_checks.find(expanded)] if problem.field not in wrong]
+    found = [*checks.find(expanded, inputs), *space_checks.find(expanded)]
+    problems += [problem for problem in found if problem.field not in wrong]
     if problems:
         raise ConfigError(problems)
     return config

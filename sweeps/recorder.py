@@ -2,12 +2,12 @@
 
 import json
 import tempfile
-from collections.abc import Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
-from typing import Any
+from typing import Any, Protocol
 
 from data.files import Folder
-from data.store import Store
+from data.store import Record, Store
 from sweeps import budget, results, shown, starts
 from sweeps.budget import Spent
 from sweeps.config import SweepConfig
@@ -19,10 +19,20 @@ from sweeps.study import OBJECTIVES, SweepStudy, ending, planned_trials
 from trainers.job import KIND
 
 
+class Results(Protocol):
+    """Where the results of stages and evaluations lie: the store, or the ledger of a simulation."""
+
+    def record(self, kind: str, key: str) -> Record | None: ...
+    def fetch(self, kind: str, key: str) -> Path: ...
+    def damage(self) -> Iterable[Mapping[str, Any]]: ...
+
+
 class Recorder:
     """Owns the ledger of a run and the study that is rebuilt from it. Lives in the driver's main thread."""
 
-    def __init__(self, config: SweepConfig, ledger: Ledger, progress: Progress, last_seen: float = 0.0) -> None:
+    def __init__(
+        self, config: SweepConfig, ledger: Ledger, progress: Progress, last_seen: float = 0.0, store: Results | None = None
+    ) -> None:
         """`last_seen` is when the process that held this run before was last alive, where it did not end by itself."""
         self._config = config
         self._ledger = ledger
@@ -30,7 +40,7 @@ class Recorder:
         train, evaluate = config.resources.pool("train"), config.resources.pool("evaluate")
         self._devices = {"stage": train.devices, "rung": evaluate.gpus_per_worker or evaluate.cpus_per_worker}
         self._folder = run_folder(config)
-        self._store = Store(store_root(config))
+        self._store: Results = store or Store(store_root(config))
         self.events: list[Event] = read(ledger.folder)
         self._asked = {e["trial"]: e["params"] for e in self.events if e["event"] == "trial_started"}
         self._scratch = tempfile.TemporaryDirectory(prefix="fulcrum-study-")

@@ -20,10 +20,12 @@ def write(folder: Folder, events: Sequence[Event], config: SweepConfig, chosen: 
     """Write `report.html`, and `front.png` and `tradeoff.png` where a trial was completed."""
     points = results.points(events)
     drawn: dict[str, str] = {}
+    simulated = results.simulated(events)
+    title = "simulation" if simulated else ""
     if points:
         images = {
-            "front": figures.front_figure(points, chosen),
-            "tradeoff": figures.tradeoff_figure(points, chosen),
+            "front": figures.front_figure(points, chosen, title),
+            "tradeoff": figures.tradeoff_figure(points, chosen, title),
         }
         for name, image in images.items():
             folder.write(f"{name}.png", image)
@@ -34,6 +36,7 @@ def write(folder: Folder, events: Sequence[Event], config: SweepConfig, chosen: 
     ).get_template("report.html")
     page = template.render(
         config=config,
+        simulated=simulated,
         chosen=chosen,
         sentence=sentence(chosen, config),
         rows=rows,
@@ -62,8 +65,9 @@ def sentence(chosen: BalancePoint | None, config: SweepConfig) -> str:
 
 def warnings(events: Sequence[Event], config: SweepConfig) -> list[str]:
     """What a reader must know before believing a number."""
-    told = []
-    if unsandboxed(config):
+    simulated = results.simulated(events)
+    told = [simulated] if simulated else []
+    if unsandboxed(config) and not simulated:
         told.append("Model-written code was run with process limits but WITHOUT a sandbox (allow_unsandboxed_code).")
     judges = {name: judge for e in results.trials(events) for name, judge in (e.get("judges") or {}).items()}
     for name, judge in sorted(judges.items()):

@@ -26,6 +26,18 @@ def trials(events: Sequence[Event]) -> list[Event]:
     return [last[number] for number in sorted(last)]
 
 
+def simulated(events: Iterable[Event]) -> str | None:
+    """The sentence that stands wherever results of a simulation are shown; None for a real run."""
+    started = next((event for event in events if event["event"] == "run_started"), {})
+    about = started.get("simulation")
+    if not about:
+        return None
+    return (
+        f"SIMULATION against the surface {about['surface']}: no model was trained, every score, second and device-second "
+        f"is made up (seed {about['world']})."
+    )
+
+
 def rows(events: Sequence[Event], config: SweepConfig) -> list[Row]:
     """One row per finished trial, with the same columns in each."""
     params, benchmarks = list(space.columns(config.search.space)), list(config.evaluate.benchmarks)
@@ -92,16 +104,17 @@ def write(folder: Folder, events: Sequence[Event], config: SweepConfig) -> Balan
         folder.remove("best.yaml")
         return None
     _write_json(folder, "balance.json", plain(chosen))
-    folder.write("best.yaml", best(config, chosen).encode())
+    folder.write("best.yaml", best(config, chosen, simulated(events)).encode())
     return chosen
 
 
-def best(config: SweepConfig, chosen: BalancePoint) -> str:
+def best(config: SweepConfig, chosen: BalancePoint, simulated: str | None = None) -> str:
     """The balance point as a configuration that `fulcrum train` runs."""
     values = with_params(config, chosen.params).model_dump(mode="json", exclude_none=True)
     values.pop("search", None)
     values["name"] = f"{config.name}-best"
-    head = f"# trial {chosen.trial} of {config.name}: {chosen.reason}\n"
+    head = f"# {simulated} It tells nothing about your data.\n" if simulated else ""
+    head += f"# trial {chosen.trial} of {config.name}: {chosen.reason}\n"
     return head + yaml.safe_dump(values, sort_keys=False, allow_unicode=True)
 
 

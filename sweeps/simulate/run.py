@@ -1,0 +1,140 @@
+"""A simulated sweep: the search, the stage graph, budget, ledger and run folder of a real one, in virtual time.
+
+The clock starts at 0 and goes on, in a simulation that was cut off, at the last event of its ledger. All trials find room at
+once, as many as `search.concurrency` says. The result depends on the configuration, the surface and the seed of the world.
+"""
+
+import asyncio
+from collections.abc import Callable, Mapping
+from typing import Any
+
+from data.files import Folder
+from data.fingerprint import digest
+from sweeps import lineage, results
+from sweeps.balance import BalancePoint
+from sweeps.config import SweepConfig
+from sweeps.failures import reason
+from sweeps.graph import Graph, Known, Stopped, Terms
+from sweeps.holder import Hold
+from sweeps.inputs import Changed, refuse_changes
+from sweeps.ledger import Ledger, read
+from sweeps.lineage import EVALUATIONS, Identities, Lineage
+from sweeps.loading import with_params
+from sweeps.objectives import objectives
+from sweeps.progress import Progress
+from sweeps.recorder import Recorder
+from sweeps.run import conclude, write_config
+from sweeps.scales import Params
+from sweeps.simulate import clock
+from sweeps.simulate.surfaces import Surface
+from sweeps.simulate.work import TOKENS_PER_DEVICE_SECOND, Past, SimulatedWork
+from sweeps.simulate.world import World
+from trainers.job import KIND
+
+CONCURRENCY = 2
+"""Trials at once where the configuration leaves it to the cluster: there is none."""
+ROOM = 1e9
+
+
+def simulate(config: SweepConfig, surface: Surface, seed: int, progress: Progress) -> BalancePoint | None:
+    """Simulate or continue to simulate a sweep; the balance point, None where no trial was completed.
+
+    Raises Changed, Held or SurfaceUnusable before anything is started.
+    """
+    folder = lineage.run_folder(config)
+    about = {"surface": surface.name, "world": seed}
+    known = identities(config, about)
+    refuse_the_real(folder, about)
+    refuse_changes(folder, config, known)
+    with Hold(folder, progress.say):
+        write_config(folder, config)
+        events = read(folder)
+        loop = clock.VirtualLoop(max((event["time"] for event in events), default=0.0))
+        ledger, past = Ledger(folder, loop.time), Past(events)
+        try:
+            recorder = Recorder(config, ledger, progress, store=past)
+            begun = "run_continued" if events else "run_started"
+            recorder.note(begun, simulation=about, identities=known.plain(), start=recorder.start)
+            progress.say(str(results.simulated(recorder.events)))
+            work = SimulatedWork(config, surface, World(seed, surface.size), events)
+            clock.run(_search(config, known, recorder, past, work), loop)
+            chosen = conclude(folder, config)
+            recorder.note("run_stopped" if recorder.stopped else "run_finished", trial=chosen.trial if chosen else None)
+            return chosen
+        finally:
+            ledger.close()
+
+
+def identities(config: SweepConfig, about: Mapping[str, Any]) -> Identities:
+    """What a simulation calls its inputs: it reads none, and its keys are those of no real stage."""
+    values = config.model_dump(mode="json")
+    return Identities(
+        base=digest({"simulation": about, "model": values["model"]}),
+        sources={name: digest({"simulation": about, "source": source}) for name, source in values["sources"].items()},
+        items=digest({"simulation": about, "evaluate": values["evaluate"]}),
+    )
+
+
+def refuse_the_real(folder: Folder, about: Mapping[str, Any]) -> None:
+    """A simulation is continued as the same one. Raises Changed."""
+    started = next((e for e in read(folder) if e["event"] == "run_started"), None)
+    if started and started.get("simulation") != about:
+        was = started.get("simulation") or "no simulation"
+        raise Changed(f"{folder} was started as {was}, not as {dict(about)}; give the simulation another `name`")
+
+
+async def _search(config: SweepConfig, known: Identities, recorder: Recorder, past: Past, work: SimulatedWork) -> None:
+    def note(event: str, **values: Any) -> None:
+        recorder.note(event, **values)
+        past.take(recorder.events[-1])
+
+    graph = SimulatedGraph(config, recorder, work, note)
+    waiting = list(recorder.unfinished)
+
+    async def slot() -> None:
+        while not recorder.stopped and (asked := waiting.pop(0) if waiting else recorder.ask()):
+            number, params = asked
+            recorder.finish(number, await _trial(config, known, graph, past, work, number, params))
+            await graph.leave(number)
+
+    await asyncio.gather(*(slot() for _ in range(config.search.concurrency or CONCURRENCY)))
+
+
+async def _trial(
+    base: SweepConfig, known: Identities, graph: Graph, past: Past, work: SimulatedWork, number: int, params: Params
+) -> dict[str, Any]:
+    """The outcome of a trial, as that of a real one (sweeps/trial.py)."""
+    try:
+        config = with_params(base, params)
+        path = lineage.lineage(config, known)
+        work.expect(path.evaluation, config, params)
+        record = await graph.want(number, path, _known(path, past, work))
+        about = {"state": "complete", "stages": list(path.keys), "evaluation": path.evaluation}
+        return about | objectives(config, record["scores"])
+    except Stopped as stopped:
+        return {"state": "stopped", "error": str(stopped)}
+    except Exception as error:
+        return {"state": "failed", "error": reason(error)}
+
+
+def _known(path: Lineage, past: Past, work: SimulatedWork) -> Known:
+    kinds = dict.fromkeys(path.keys, KIND) | {path.evaluation: EVALUATIONS}
+    records = {key: record for key, kind in kinds.items() if (record := past.record(kind, key))}
+    return Known(records, {job.key: work.tokens(job) for job in path.jobs})
+
+
+class SimulatedGraph(Graph):
+    """Tells what happens when it happens, and knows at once what was spent."""
+
+    def __init__(self, config: SweepConfig, recorder: Recorder, work: SimulatedWork, note: Callable[..., None]) -> None:
+        pools = config.resources.pool("train"), config.resources.pool("evaluate")
+        one = {"device_seconds": 1.0, "tokens": TOKENS_PER_DEVICE_SECOND, "pool": pools[0].accelerator_name}
+        measured = tuple(one | {"max_length": length} for length in lineage.lengths(config))
+        room = dict.fromkeys(["CPU", "GPU", *(f"accelerator_type:{p.accelerator}" for p in pools if p.accelerator)], ROOM)
+        super().__init__(Terms(config.name, config.resources, config.budget, measured), [room], recorder.spent, work)
+        self._recorder = recorder
+        self._tell = note
+
+    def _note(self, event: str, about: dict[str, Any], **more: Any) -> None:
+        self._tell(event, **about, **more)
+        self._budget.spent = self._recorder.spent
