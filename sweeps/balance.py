@@ -40,8 +40,12 @@ class BalancePoint:
 
 def front(objectives: Objectives) -> list[int]:
     """Positions of the points that no other point dominates, shape of the input (points, 2), larger is better."""
-    better = (objectives[:, None] >= objectives[None]).all(-1) & (objectives[:, None] > objectives[None]).any(-1)
-    return [int(i) for i in np.flatnonzero(~better.any(0))]
+    order = np.lexsort((-objectives[:, 1], -objectives[:, 0]))  # the best first, of equals the best in the second
+    first, second = objectives[order].T
+    begins = np.flatnonzero(np.r_[True, first[1:] != first[:-1]])
+    begin = np.repeat(begins, np.diff(np.r_[begins, len(order)]))  # where the points as good in the first begin
+    before = np.r_[-np.inf, np.maximum.accumulate(second)][begin]
+    return sorted(order[(second == second[begin]) & (second > before)].tolist())
 
 
 def choose(points: Sequence[Point], rule: Balance, seed: int = 0) -> BalancePoint:

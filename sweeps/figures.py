@@ -9,6 +9,8 @@ import numpy as np
 from sweeps.balance import BalancePoint, Point, front
 
 COLOURS = {"specialist": "#b5482a", "general": "#2a6f97", "front": "#888888", "chosen": "#111111"}
+LABELLED = 30
+"""Of more points only those on the front are labelled."""
 
 
 def front_figure(points: Sequence[Point], chosen: BalancePoint | None, title: str = "") -> bytes:
@@ -18,7 +20,10 @@ def front_figure(points: Sequence[Point], chosen: BalancePoint | None, title: st
     axes.errorbar(*table.T, xerr=errors[:, 0], yerr=errors[:, 1], fmt="o", color=COLOURS["general"], capsize=2)
     ends = table[sorted(front(table), key=lambda i: table[i, 0])]
     axes.plot(*ends.T, color=COLOURS["front"], linewidth=1, zorder=0, label="front")
-    for point in points:
+    on_front = set(front(table))
+    for i, point in enumerate(points):
+        if len(points) > LABELLED and i not in on_front:
+            continue
         axes.annotate(label(point.params), point.objectives, xytext=(5, 5), textcoords="offset points", fontsize=8)
     if chosen:
         x, y = next(p.objectives for p in points if p.trial == chosen.trial)

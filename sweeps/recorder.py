@@ -8,7 +8,8 @@ from typing import Any, Protocol
 
 from data.files import Folder
 from data.store import Record, Store
-from sweeps import budget, results, shown, starts
+from sweeps import budget, shown, starts
+from sweeps.accounts import Accounts
 from sweeps.budget import Spent
 from sweeps.config import SweepConfig
 from sweeps.ledger import Event, Ledger, read, told
@@ -52,6 +53,8 @@ class Recorder:
         shown_study = shown.ShownStudy(storage, config.name, str(self._folder), OBJECTIVES)
         self.study = SweepStudy(config.search, self.start, shown_study)
         self.spent: Spent = budget.spent(self.events)
+        self._accounts = Accounts(self.events)
+        self._planned = planned_trials(config.search)
         self.stopped: str | None = None
         self.unfinished = self._replay()
         self.save_study()
@@ -60,18 +63,19 @@ class Recorder:
     @property
     def open(self) -> int:
         """Number of trials that are still to be asked."""
-        return max(0, planned_trials(self._config.search) - len(self._asked))
+        return max(0, self._planned - len(self._asked))
 
     @property
     def left(self) -> int:
         """Number of trials that have no end, asked or not."""
         ended = {event["trial"] for event in self.events if event["event"] == "trial_finished"}
-        return planned_trials(self._config.search) - len(ended)
+        return self._planned - len(ended)
 
     def note(self, event: str, **values: Any) -> None:
         """Append an event and show it."""
         self.events.append(self._ledger.append(event, **values))
         self.spent += budget.of(self.events[-1])
+        self._accounts.take(self.events[-1])
         self._progress.event(self.events[-1])
 
     def ask(self) -> tuple[int, Params] | None:
@@ -93,7 +97,7 @@ class Recorder:
         folder = self._folder / f"trials/{number:04d}"
         self._write_trial(folder, params, outcome)
         self._note_reused(number, outcome)
-        cost = results.cost(self.events, number, outcome.get("stages", ()))
+        cost = self._accounts.cost(number, outcome.get("stages", ()))
         end = {"error": None, "scores": {}} | outcome | cost
         self.note("trial_finished", trial=number, params=params, **end)
         self.study.tell(number, ending(end, self._config.search))
@@ -135,16 +139,16 @@ class Recorder:
 
     def note_damage(self) -> None:
         """Say what was set aside in the store since this run began."""
-        said = {(e["kind"], e["key"], e["attempt"]) for e in self.events if e["event"] == "entry_set_aside"}
-        for found in self._store.damage():
-            about = {name: found[name] for name in ("kind", "key", "attempt", "reason")}
-            if found["time"] > self.events[0]["time"] and (found["kind"], found["key"], found["attempt"]) not in said:
+        found = list(self._store.damage())
+        said = {(e["kind"], e["key"], e["attempt"]) for e in self.events if e["event"] == "entry_set_aside"} if found else set()
+        for entry in found:
+            about = {name: entry[name] for name in ("kind", "key", "attempt", "reason")}
+            if entry["time"] > self.events[0]["time"] and (entry["kind"], entry["key"], entry["attempt"]) not in said:
                 self.note("entry_set_aside", **about)
 
     def _note_reused(self, number: int, outcome: dict[str, Any]) -> None:
-        paid = {e["key"]: e["trial"] for e in self.events if e["event"] == "stage_finished"}
         for key in outcome.get("stages", ()):
-            if paid.get(key) != number:
+            if self._accounts.payer(key) != number:
                 record = self._store.record(KIND, key) or {}
                 self.note("stage_reused", key=key, trial=number, device_seconds=record.get("device_seconds", 0.0))
 

@@ -11,8 +11,8 @@ import yaml
 
 from data.files import Folder
 from sweeps import space
+from sweeps.accounts import Accounts
 from sweeps.balance import BalancePoint, Point, choose, plain
-from sweeps.budget import CHARGED
 from sweeps.config import SweepConfig
 from sweeps.ledger import Event
 from sweeps.loading import with_params
@@ -41,41 +41,16 @@ def simulated(events: Iterable[Event]) -> str | None:
 def rows(events: Sequence[Event], config: SweepConfig) -> list[Row]:
     """One row per finished trial, with the same columns in each."""
     params, benchmarks = list(space.columns(config.search.space)), list(config.evaluate.benchmarks)
-    spent, made = charges(events), costs(events)
+    accounts = Accounts(events)
     return [
         {"trial": t["trial"], "state": t["state"]}
         | {name: t["params"].get(name) for name in params}
         | _scores(t, benchmarks)
         | {"specialist": t.get("specialist"), "general": t.get("general")}
-        | _cost(t["trial"], t.get("stages") or (), spent, made)
+        | accounts.cost(t["trial"], t.get("stages") or ())
         | {"error": t.get("error")}
         for t in trials(events)
     ]
-
-
-def charges(events: Iterable[Event]) -> dict[int, float]:
-    """Device-seconds by trial: each attempt at a stage or evaluation is charged to the trial that asked first."""
-    spent: dict[int, float] = {}
-    for event in events:
-        if event["event"] in CHARGED:
-            spent[event["trial"]] = spent.get(event["trial"], 0.0) + event["device_seconds"]
-    return spent
-
-
-def costs(events: Iterable[Event]) -> dict[str, tuple[int | None, float]]:
-    """Who paid for each stage, by key, and its device-seconds; nobody where it came from the store."""
-    paid: dict[str, tuple[int | None, float]] = {}
-    for event in events:
-        if event["event"] == "stage_finished":
-            paid[event["key"]] = (event["trial"], event["device_seconds"])
-        elif event["event"] == "stage_reused":
-            paid.setdefault(event["key"], (None, event["device_seconds"]))
-    return paid
-
-
-def cost(events: Sequence[Event], trial: int, stages: Iterable[str]) -> Row:
-    """Device-seconds that a trial was charged, and those that it did not have to spend for its stages."""
-    return _cost(trial, stages, charges(events), costs(events))
 
 
 def points(events: Sequence[Event]) -> list[Point]:
@@ -122,11 +97,6 @@ def _scores(trial: Event, benchmarks: Sequence[str]) -> Row:
     values: Mapping[str, float] = trial.get("scores") or {}
     errors: Mapping[str, float] = trial.get("stderr") or {}
     return {k: v for name in benchmarks for k, v in ((name, values.get(name)), (f"{name}_stderr", errors.get(name)))}
-
-
-def _cost(trial: int, stages: Iterable[str], spent: Mapping[int, float], made: Mapping[str, tuple[int | None, float]]) -> Row:
-    saved = (made[key][1] for key in stages if key in made and made[key][0] != trial)
-    return {"device_seconds": spent.get(trial, 0.0), "saved_device_seconds": sum(saved, 0.0)}
 
 
 def _schema(config: SweepConfig) -> pa.Schema:
