@@ -116,8 +116,8 @@ def _alike(table: Objectives, chosen: int) -> int:
 
 
 def _interval(points: Sequence[Point], choices: Sequence[int]) -> dict[str, tuple[float, float]]:
-    names = [name for name, value in points[0].params.items() if isinstance(value, int | float)]
-    chosen = {name: [float(points[i].params[name]) for i in choices] for name in names}
+    names = {name: None for p in points for name, value in p.params.items() if isinstance(value, int | float)}
+    chosen = {name: [float(points[i].params[name]) for i in choices if name in points[i].params] for name in names}
     return {
         name: (float(np.quantile(v, 0.05, method="lower")), float(np.quantile(v, 0.95, method="higher")))
         for name, v in chosen.items()

@@ -24,7 +24,8 @@ def front_figure(points: Sequence[Point], chosen: BalancePoint | None, title: st
     for i, point in enumerate(points):
         if len(points) > LABELLED and i not in on_front:
             continue
-        axes.annotate(label(point.params), point.objectives, xytext=(5, 5), textcoords="offset points", fontsize=8)
+        name = label(point.params) if len(point.params) <= 2 else f"trial {point.trial}"
+        axes.annotate(name, point.objectives, xytext=(5, 5), textcoords="offset points", fontsize=8)
     if chosen:
         x, y = next(p.objectives for p in points if p.trial == chosen.trial)
         axes.scatter([x], [y], s=160, facecolors="none", edgecolors=COLOURS["chosen"], label="balance point", zorder=3)
@@ -35,9 +36,9 @@ def front_figure(points: Sequence[Point], chosen: BalancePoint | None, title: st
 
 
 def tradeoff_figure(points: Sequence[Point], chosen: BalancePoint | None, title: str = "") -> bytes:
-    """Both objectives over the first numeric parameter that was searched; a PNG."""
+    """Both objectives over the first numeric parameter that all trials have; a PNG."""
     figure, axes = _axes(title)
-    names = [n for n, v in points[0].params.items() if isinstance(v, int | float)]
+    names = [n for n in points[0].params if all(isinstance(p.params.get(n), int | float) for p in points)]
     name = names[0] if names else "trial"
     value = {p.trial: float(p.params[name]) if names else float(p.trial) for p in points}
     ordered = sorted(points, key=lambda p: value[p.trial])

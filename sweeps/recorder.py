@@ -78,6 +78,13 @@ class Recorder:
         self._accounts.take(self.events[-1])
         self._progress.event(self.events[-1])
 
+    def end(self, chosen: int | None) -> None:
+        """Note the end of the run with the trial that was chosen, or why it was stopped before its end."""
+        if self.stopped:
+            self.note("run_stopped", reason=self.stopped, open=self.left)
+        else:
+            self.note("run_finished", trial=chosen)
+
     def ask(self) -> tuple[int, Params] | None:
         """The next new trial, None when all are asked."""
         if not self.open:

@@ -41,10 +41,7 @@ def sweep(config: SweepConfig, progress: Progress, address: str | None = None) -
             if recorder.unfinished or recorder.open:
                 _search(config, known, recorder, progress, address)
             chosen = conclude(folder, config)
-            if recorder.stopped:
-                recorder.note("run_stopped", reason=recorder.stopped, open=recorder.left)
-            else:
-                recorder.note("run_finished", trial=chosen.trial if chosen else None)
+            recorder.end(chosen.trial if chosen else None)
             return chosen
         finally:
             ledger.close()

@@ -59,7 +59,7 @@ def simulate(config: SweepConfig, surface: Surface, seed: int, progress: Progres
             work = SimulatedWork(config, surface, World(seed, surface.size), events)
             clock.run(_search(config, known, recorder, past, work), loop)
             chosen = conclude(folder, config)
-            recorder.note("run_stopped" if recorder.stopped else "run_finished", trial=chosen.trial if chosen else None)
+            recorder.end(chosen.trial if chosen else None)
             return chosen
         finally:
             ledger.close()
