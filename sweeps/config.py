@@ -103,6 +103,19 @@ class ConstraintsConfig(Frozen):
     """Most that a trial's own stages and evaluation should cost, whoever paid for them."""
 
 
+class PrunerConfig(Frozen):
+    rungs: tuple[Annotated[Fraction, Field(gt=0, le=1)], ...] = Field(min_length=2)
+    """Shares of the last stage after which a trial is scored, on the same share of each benchmark's items; the last is 1."""
+    keep: Fraction = Field(default=0.5, gt=0, lt=1)
+    """Share of the trials at a rung that go on."""
+
+    @model_validator(mode="after")
+    def _they_rise_to_one(self) -> Self:
+        if list(self.rungs) != sorted(set(self.rungs)) or self.rungs[-1] != 1:
+            raise ValueError(f"rungs = {list(self.rungs)} must rise and end at 1, for example [1/4, 1/2, 1]")
+        return self
+
+
 class SearchConfig(Frozen):
     sampler: Sampler = "tpe"
     """Who proposes trials: grid, random, qmc, or on both objectives tpe, gp, nsga2 or nsga3."""
@@ -118,8 +131,8 @@ class SearchConfig(Frozen):
     """What a trial should keep to; the sampler avoids what does not."""
     repeats: Literal[1] = 1
     """Reserved for repeats by seed; only 1 for now."""
-    pruner: None = None
-    """Reserved for pruning; only null for now."""
+    pruner: PrunerConfig | None = None
+    """Stop trials that fall behind at rungs inside their last stage; null trains all of them to the end."""
     confirm: None = None
     """Reserved for the confirmation on test items; only null for now."""
     storage_env: str | None = Field(default=None, pattern=r"^[A-Za-z_][A-Za-z0-9_]*$")

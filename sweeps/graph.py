@@ -168,7 +168,7 @@ class Graph:
                 return theirs
 
     async def _evaluate(self, trial: int, lineage: Lineage) -> Record:
-        about = {"key": lineage.keys[-1], "fraction": 1.0, "trial": trial, "evaluation": lineage.evaluation}
+        about = {"key": lineage.keys[-1], "fraction": lineage.share, "trial": trial, "evaluation": lineage.evaluation}
         pool = self._pools["evaluate"]
         devices = pool.gpus_per_worker or pool.cpus_per_worker
 

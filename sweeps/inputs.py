@@ -5,16 +5,25 @@ from data.files import Folder
 from data.store import Store
 from evaluators import evaluate, sandbox
 from sweeps import lineage
+from sweeps.checks import Problem
 from sweeps.config import MAY_CHANGE, SweepConfig
 from sweeps.dotted import flat
 from sweeps.ledger import read
 from sweeps.lineage import Identities
+from sweeps.loading import ConfigError
 from sweeps.progress import Progress
 from trainers import base
 
 
 class Changed(ValueError):
     """A run is to be continued with another configuration or other data."""
+
+
+def refuse_what_is_only_simulated(config: SweepConfig) -> None:
+    """Raises ConfigError for what `fulcrum simulate` knows and a run does not yet."""
+    if config.search.pruner:
+        given = config.search.pruner.model_dump(mode="json")
+        raise ConfigError([Problem("search.pruner", given, "prunes in `fulcrum simulate` only, for now; set it to null")])
 
 
 def try_benchmarks(config: SweepConfig) -> None:

@@ -49,6 +49,8 @@ class Lineage:
     evaluate: EvaluateConfig
     strategy: str
     trust_remote_code: bool
+    share: float = 1.0
+    """The share of the last stage after which, and of the items on which, it is evaluated."""
 
     @property
     def keys(self) -> tuple[str, ...]:

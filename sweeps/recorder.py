@@ -15,6 +15,7 @@ from sweeps.config import SweepConfig
 from sweeps.ledger import Event, Ledger, read, told
 from sweeps.lineage import EVALUATIONS, run_folder, store_root
 from sweeps.progress import Progress
+from sweeps.pruner import Pruner
 from sweeps.scales import Params
 from sweeps.study import OBJECTIVES, SweepStudy, ending, planned_trials
 from trainers.job import KIND
@@ -56,6 +57,7 @@ class Recorder:
         self._accounts = Accounts(self.events)
         self._planned = planned_trials(config.search)
         self.stopped: str | None = None
+        self.pruner = Pruner(config.search.pruner, self.events) if config.search.pruner else None
         self.unfinished = self._replay()
         self.save_study()
         self.reconcile(last_seen or max((event["time"] for event in self.events), default=0.0))

@@ -26,6 +26,7 @@ def sweep(config: SweepConfig, progress: Progress, address: str | None = None) -
 
     Raises Changed, Held, SourceUnusable, TooManyBadRows, ItemsUnusable or sandbox.Escaped before anything is started.
     """
+    inputs.refuse_what_is_only_simulated(config)
     folder = lineage.run_folder(config)
     known = lineage.identities(config)
     inputs.refuse_changes(folder, config, known)

@@ -22,12 +22,16 @@ if TYPE_CHECKING:
 TRIES = 3
 """Draws of a sampler before chance decides, where it insists on points that have been tried."""
 CHANCES = 20
+MODELS = ("tpe", "gp")
 STARTUP = 8
-"""Trials that TPE and GP leave to a quasi-random sequence, which covers the space better than chance does."""
+"""Trials before these samplers have seen enough to propose. They are the ends of the space, where the best mixture often
+lies and which a sampler hits last, and a quasi-random sequence, which covers the rest better than chance does."""
 
 
 def proposals(search: SearchConfig, finished: int, study: "Study", trial: "FrozenTrial") -> Iterator[Params]:
     """What a sampler wants for a trial, and wants instead when that is refused; at the end, chance."""
+    if search.sampler in MODELS and finished < STARTUP:
+        yield from space.ends(search.space)
     for attempt in range(TRIES):
         yield draw(sampler(search, finished, trial.number, attempt), study, trial, search.space)
     from optuna.samplers import RandomSampler
@@ -49,9 +53,16 @@ def draw(sampler: "BaseSampler", study: "Study", trial: "FrozenTrial", searched:
     return space.drawn(searched, one)
 
 
-def leaves_notes(search: SearchConfig, finished: int) -> bool:
+def leaves_notes(search: SearchConfig, finished: int, number: int) -> bool:
     """Whether the sampler of a proposal writes into the study: then it has to draw again when that is rebuilt."""
-    return search.sampler in ("qmc", "nsga2", "nsga3") or (search.sampler in ("tpe", "gp") and finished < STARTUP)
+    return search.sampler in ("nsga2", "nsga3") or spreads(search, finished, number)
+
+
+def spreads(search: SearchConfig, finished: int, number: int) -> bool:
+    """Whether a proposal comes from the quasi-random sequence. What a model of noisy scores has not seen it does not believe,
+    so TPE leaves every third trial to the sequence."""
+    early = search.sampler in MODELS and finished < STARTUP
+    return search.sampler == "qmc" or early or (search.sampler == "tpe" and number % 3 == 0)
 
 
 def sampler(search: SearchConfig, finished: int, number: int, attempt: int = 0) -> "BaseSampler":
@@ -59,9 +70,9 @@ def sampler(search: SearchConfig, finished: int, number: int, attempt: int = 0) 
     from optuna import samplers
 
     seed = _seed(search.seed, number, attempt)
+    if spreads(search, finished, number):
+        return _spread(search.seed)
     match search.sampler:
-        case "tpe" | "gp" if finished < STARTUP:
-            return _spread(search.seed)
         case "tpe":
             return samplers.TPESampler(seed=seed, multivariate=True, group=True, constant_liar=True, n_startup_trials=STARTUP)
         case "gp":
@@ -70,8 +81,6 @@ def sampler(search: SearchConfig, finished: int, number: int, attempt: int = 0) 
             return samplers.NSGAIISampler(seed=seed, population_size=_population(search))
         case "nsga3":
             return samplers.NSGAIIISampler(seed=seed, population_size=_population(search))
-        case "qmc":
-            return _spread(search.seed)
     return samplers.RandomSampler(seed=seed)
 
 

@@ -10,7 +10,7 @@ from math import prod
 from typing import TYPE_CHECKING, Any
 
 from sweeps import scales
-from sweeps.config import LogUniform, Parameter
+from sweeps.config import Int, LogUniform, Parameter, Uniform
 from sweeps.scales import Params
 
 if TYPE_CHECKING:
@@ -104,6 +104,13 @@ def start_points(space: Space, wanted: Sequence[Mapping[str, Any]] = ()) -> list
     zeros = {key: 0.0 for key, parameter in space.items() if isinstance(parameter, LogUniform) and parameter.include_zero}
     points = [complete(space, given) for given in ([zeros] if zeros else []) + [dict(point) for point in wanted]]
     return [point for i, point in enumerate(points) if point not in points[:i]]
+
+
+def ends(space: Space) -> list[Params]:
+    """The corners of a space of one or two ranges, of a larger one all at their high and all at their low ends."""
+    ranges = {key: (p.high, p.low) for key, p in space.items() if isinstance(p, LogUniform | Uniform | Int)}
+    corners = list(product(*ranges.values())) if len(ranges) <= 2 else list(zip(*ranges.values(), strict=True))
+    return [complete(space, dict(zip(ranges, corner, strict=True))) for corner in corners]
 
 
 def misfits(space: Space, point: Mapping[str, Any]) -> list[str]:

@@ -82,7 +82,7 @@ class SweepStudy:
     def put(self, params: Params) -> int:
         """Add a running trial with known parameters, one that the ledger holds; its number."""
         trial = self._study.ask()
-        if trial.number >= len(self._first) and samplers.leaves_notes(self._search, self._finished):
+        if trial.number >= len(self._first) and samplers.leaves_notes(self._search, self._finished, trial.number):
             self._propose(trial)
         return self._start(trial, params)
 
@@ -104,7 +104,7 @@ class SweepStudy:
         at = self._trial_id(trial)
         for name, distribution in distributions.items():
             self._storage.set_trial_param(at, name, distribution.to_internal_repr(values[name]), distribution)
-        if not samplers.leaves_notes(self._search, self._finished):
+        if not samplers.leaves_notes(self._search, self._finished, trial.number):
             for note in self._storage.get_trial(at).system_attrs:  # of what was drawn, which need not be what was chosen
                 self._storage.set_trial_system_attr(at, note, "")
         self._running[trial.number] = trial

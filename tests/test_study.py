@@ -88,7 +88,7 @@ def test_a_rebuilt_study_proposes_what_the_old_one_would_have(sampler, searched)
 @pytest.mark.parametrize("sampler", SAMPLERS)
 def test_another_seed_proposes_other_trials(sampler):
     one, other = (study(search(sampler=sampler, seed=seed)) for seed in (0, 1))
-    assert [one.ask() for _ in range(3)] != [other.ask() for _ in range(3)]
+    assert [one.ask() for _ in range(5)] != [other.ask() for _ in range(5)]
 
 
 @pytest.mark.parametrize("sampler", ["random", "tpe", "nsga2"])

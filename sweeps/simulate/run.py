@@ -6,6 +6,7 @@ once, as many as `search.concurrency` says. The result depends on the configurat
 
 import asyncio
 from collections.abc import Callable, Mapping
+from dataclasses import dataclass, replace
 from typing import Any
 
 from data.files import Folder
@@ -22,12 +23,14 @@ from sweeps.lineage import EVALUATIONS, Identities, Lineage
 from sweeps.loading import with_params
 from sweeps.objectives import objectives
 from sweeps.progress import Progress
+from sweeps.pruner import EVENT as AT_RUNG
+from sweeps.pruner import Pruner
 from sweeps.recorder import Recorder
 from sweeps.run import conclude, write_config
 from sweeps.scales import Params
 from sweeps.simulate import clock
 from sweeps.simulate.surfaces import Surface
-from sweeps.simulate.work import TOKENS_PER_DEVICE_SECOND, Past, SimulatedWork
+from sweeps.simulate.work import TOKENS_PER_DEVICE_SECOND, Past, SimulatedWork, Trial
 from sweeps.simulate.world import World
 from trainers.job import KIND
 
@@ -56,7 +59,7 @@ def simulate(config: SweepConfig, surface: Surface, seed: int, progress: Progres
             begun = "run_continued" if events else "run_started"
             recorder.note(begun, simulation=about, identities=known.plain(), start=recorder.start)
             progress.say(str(results.simulated(recorder.events)))
-            work = SimulatedWork(config, surface, World(seed, surface.size), events)
+            work = SimulatedWork(config, surface, World(seed, surface.size), events, past)
             clock.run(_search(config, known, recorder, past, work), loop)
             chosen = conclude(folder, config)
             recorder.end(chosen.trial if chosen else None)
@@ -89,38 +92,72 @@ async def _search(config: SweepConfig, known: Identities, recorder: Recorder, pa
         past.take(recorder.events[-1])
 
     graph = SimulatedGraph(config, recorder, work, note)
+    trial = Trials(config, known, graph, past, work, note, recorder.pruner)
     waiting = list(recorder.unfinished)
 
     async def slot() -> None:
         while not recorder.stopped and (asked := waiting.pop(0) if waiting else recorder.ask()):
             number, params = asked
-            recorder.finish(number, await _trial(config, known, graph, past, work, number, params))
+            recorder.finish(number, await trial.outcome(number, params))
             await graph.leave(number)
 
     await asyncio.gather(*(slot() for _ in range(config.search.concurrency or CONCURRENCY)))
 
 
-async def _trial(
-    base: SweepConfig, known: Identities, graph: Graph, past: Past, work: SimulatedWork, number: int, params: Params
-) -> dict[str, Any]:
-    """The outcome of a trial, as that of a real one (sweeps/trial.py)."""
-    try:
-        config = with_params(base, params)
-        path = lineage.lineage(config, known)
-        work.expect(path.evaluation, config, params)
-        record = await graph.want(number, path, _known(path, past, work))
-        about = {"state": "complete", "stages": list(path.keys), "evaluation": path.evaluation}
-        return about | objectives(config, record["scores"])
-    except Stopped as stopped:
-        return {"state": "stopped", "error": str(stopped)}
-    except Exception as error:
-        return {"state": "failed", "error": reason(error)}
+@dataclass(frozen=True)
+class Trials:
+    """Runs trials as sweeps/trial.py does those of a real sweep."""
+
+    base: SweepConfig
+    known: Identities
+    graph: "SimulatedGraph"
+    past: Past
+    work: SimulatedWork
+    note: Callable[..., None]
+    pruner: Pruner | None
+
+    async def outcome(self, number: int, params: Params) -> dict[str, Any]:
+        """What is told of a trial in the end."""
+        try:
+            config = with_params(self.base, params)
+            path = lineage.lineage(config, self.known)
+            for rung in self.pruner.rungs if self.pruner else ():
+                if not await self._passes(rung, number, config, path, params):
+                    return {"state": "pruned", "rung": rung, "stages": list(path.keys[:-1])}
+            self.work.expect(path.evaluation, Trial(config, params))
+            record = await self.graph.want(number, path, self._found(path))
+            about = {"state": "complete", "stages": list(path.keys), "evaluation": path.evaluation}
+            return about | objectives(config, record["scores"])
+        except Stopped as stopped:
+            return {"state": "stopped", "error": str(stopped)}
+        except Exception as error:
+            return {"state": "failed", "error": reason(error)}
+
+    async def _passes(self, rung: float, number: int, config: SweepConfig, path: Lineage, params: Params) -> bool:
+        """Train and score a trial up to a rung and decide whether it goes on. What was decided before is not asked again."""
+        assert self.pruner is not None
+        decided = self.pruner.decided(number, rung)
+        if decided is not None:
+            return decided
+        part = at_rung(path, rung)
+        self.work.expect(part.evaluation, Trial(config, params, rung))
+        record = await self.graph.want(number, part, self._found(part))
+        told = objectives(config, record["scores"])
+        reached = (told["specialist"], told["general"])
+        goes_on = self.pruner.goes_on(number, rung, reached)
+        self.note(AT_RUNG, trial=number, rung=rung, specialist=reached[0], general=reached[1], goes_on=goes_on)
+        return goes_on
+
+    def _found(self, path: Lineage) -> Known:
+        kinds = dict.fromkeys(path.keys, KIND) | {path.evaluation: EVALUATIONS}
+        records = {key: record for key, kind in kinds.items() if (record := self.past.record(kind, key))}
+        return Known(records, {job.key: self.work.tokens(job) for job in path.jobs})
 
 
-def _known(path: Lineage, past: Past, work: SimulatedWork) -> Known:
-    kinds = dict.fromkeys(path.keys, KIND) | {path.evaluation: EVALUATIONS}
-    records = {key: record for key, kind in kinds.items() if (record := past.record(kind, key))}
-    return Known(records, {job.key: work.tokens(job) for job in path.jobs})
+def at_rung(path: Lineage, rung: float) -> Lineage:
+    """A lineage that ends at a share of its last stage."""
+    part = replace(path.jobs[-1], key=f"{path.jobs[-1].key}@{rung:g}")
+    return replace(path, jobs=(*path.jobs[:-1], part), evaluation=f"{path.evaluation}@{rung:g}", share=rung)
 
 
 class SimulatedGraph(Graph):

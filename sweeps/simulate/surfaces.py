@@ -4,7 +4,7 @@ import csv
 from abc import ABC, abstractmethod
 from collections.abc import Mapping, Sequence
 from functools import partial
-from math import log2
+from math import exp, log2
 from pathlib import Path
 from statistics import fmean
 from typing import Any
@@ -17,6 +17,7 @@ from sweeps.config import LogUniform, SweepConfig
 from sweeps.failures import SurfaceUnusable
 from sweeps.scales import Params
 from sweeps.simulate import tables
+from sweeps.simulate.tables import scale_of
 
 SMALLEST = 1 / 256
 """The smallest fraction in the tables: values are interpolated on log2(fraction + it), in which 0 has a place."""
@@ -33,6 +34,16 @@ class Surface(ABC):
     @abstractmethod
     def truth(self, config: SweepConfig, params: Params) -> Scores:
         """The noise-free scores. Raises SurfaceUnusable where the surface ends."""
+
+    def begin(self, config: SweepConfig) -> Scores:
+        """The scores of the model that the last stage starts from: of the base model, unless the surface knows better."""
+        return {name: tables.BASE[scale_of(name)] for name in config.evaluate.benchmarks}
+
+    def at(self, config: SweepConfig, params: Params, share: float) -> Scores:
+        """The noise-free scores after a share of the last stage: most is learned early."""
+        end, begin = self.truth(config, params), self.begin(config)
+        learned = (1 - exp(-tables.LEARNING * share)) / (1 - exp(-tables.LEARNING))
+        return {name: begin[name] + learned * (value - begin[name]) for name, value in end.items()}
 
     @abstractmethod
     def unknown(self, config: SweepConfig) -> list[str]:
@@ -92,6 +103,10 @@ class Dmt(PaperSurface):
         if config.strategy in tables.STRATEGIES[self.size]:
             return _published(tables.STRATEGIES[self.size][config.strategy])
         raise SurfaceUnusable(f"surface {self.name} knows no strategy {config.strategy}")
+
+    def begin(self, config: SweepConfig) -> Scores:
+        staged = config.strategy in ("dmt", "mixed_sequential")
+        return _published(tables.SPECIALISTS_ONLY[self.size]) if staged else super().begin(config)
 
 
 class Ratio(PaperSurface):

@@ -17,6 +17,7 @@ from data.mixture import generator
 from evaluators.config import BenchmarkConfig
 from sweeps.config import SweepConfig
 from sweeps.simulate import tables
+from sweeps.simulate.tables import scale_of
 from trainers.job import StageJob
 
 SHARED = 0.5
@@ -51,21 +52,22 @@ class World:
         return EVALUATION_S * tables.PARAMETERS[self.size] / tables.PARAMETERS["7b"] * self._jitter(key)
 
     def measured(
-        self, truth: Mapping[str, float], config: SweepConfig, stages: Sequence[str], evaluation: str
+        self, truth: Mapping[str, float], config: SweepConfig, stages: Sequence[str], evaluation: str, share: float = 1.0
     ) -> dict[str, dict[str, Any]]:
-        """Scores as an evaluation of a trained model would give them, by benchmark."""
+        """Scores as an evaluation of a trained model would give them, by benchmark, on the first share of the items."""
         return {
-            name: self._score(name, benchmark, truth[name], stages, evaluation)
+            name: self._score(name, benchmark, truth[name], stages, evaluation, share)
             for name, benchmark in config.evaluate.benchmarks.items()
         }
 
     def _score(
-        self, name: str, benchmark: BenchmarkConfig, truth: float, stages: Sequence[str], evaluation: str
+        self, name: str, benchmark: BenchmarkConfig, truth: float, stages: Sequence[str], evaluation: str, share: float
     ) -> dict[str, Any]:
         scale = scale_of(name)
         seeds = sum(float(self._random("seed", name, key).normal()) for key in stages) / len(stages) ** 0.5
         value = truth + tables.SEED_SD[scale] * seeds
         answers = self.answers(name, value, evaluation)[: benchmark.limit]
+        answers = answers[: max(2, round(share * len(answers)))]
         mean, error = float(answers.mean()), float(answers.std(ddof=1) / len(answers) ** 0.5)
         low, high = (0.0, 1.0) if scale == "unit" else (1.0, 10.0)
         rates = {"no_answer_rate": 0.0, "truncated_rate": 0.0}
@@ -87,11 +89,6 @@ class World:
 
     def _random(self, *purpose: str) -> np.random.Generator:
         return generator("simulation", self.seed, *purpose)
-
-
-def scale_of(benchmark: str) -> str:
-    """Whether a benchmark is published on 0 to 1 or on 1 to 10."""
-    return "ten" if benchmark in ("mt_bench", "toy_chat") else "unit"
 
 
 def _rows(config: SweepConfig, source: str) -> float:
