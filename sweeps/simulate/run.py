@@ -5,7 +5,8 @@ once, as many as `search.concurrency` says. The result depends on the configurat
 """
 
 import asyncio
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from typing import Any
 
@@ -45,27 +46,39 @@ def simulate(config: SweepConfig, surface: Surface, seed: int, progress: Progres
     Raises Changed, Held or SurfaceUnusable before anything is started.
     """
     folder = lineage.run_folder(config)
-    about = {"surface": surface.name, "world": seed}
-    known = identities(config, about)
+    about = named(surface, seed)
     refuse_the_real(folder, about)
-    refuse_changes(folder, config, known)
+    refuse_changes(folder, config, identities(config, about))
     with Hold(folder, progress.say):
         write_config(folder, config)
-        events = read(folder)
-        loop = clock.VirtualLoop(max((event["time"] for event in events), default=0.0))
-        ledger, past = Ledger(folder, loop.time), Past(events)
-        try:
-            recorder = Recorder(config, ledger, progress, store=past)
-            begun = "run_continued" if events else "run_started"
-            recorder.note(begun, simulation=about, identities=known.plain(), start=recorder.start)
-            progress.say(str(results.simulated(recorder.events)))
-            work = SimulatedWork(config, surface, World(seed, surface.size), events, past)
-            clock.run(_search(config, known, recorder, past, work), loop)
+        with searched(config, surface, seed, progress) as recorder:
             chosen = conclude(folder, config)
             recorder.end(chosen.trial if chosen else None)
             return chosen
-        finally:
-            ledger.close()
+
+
+@contextmanager
+def searched(config: SweepConfig, surface: Surface, seed: int, progress: Progress) -> Iterator[Recorder]:
+    """The record of a simulation whose trials have been run, or as many of them as the budget allows."""
+    folder, about = lineage.run_folder(config), named(surface, seed)
+    events, known = read(folder), identities(config, about)
+    loop = clock.VirtualLoop(max((event["time"] for event in events), default=0.0))
+    ledger, past = Ledger(folder, loop.time), Past(events)
+    try:
+        recorder = Recorder(config, ledger, progress, store=past)
+        begun = "run_continued" if events else "run_started"
+        recorder.note(begun, simulation=about, identities=known.plain(), start=recorder.start)
+        progress.say(str(results.simulated(recorder.events)))
+        work = SimulatedWork(config, surface, World(seed, surface.size), events, past)
+        clock.run(_search(config, known, recorder, past, work), loop)
+        yield recorder
+    finally:
+        ledger.close()
+
+
+def named(surface: Surface, seed: int) -> dict[str, Any]:
+    """What a simulation is of."""
+    return {"surface": surface.name, "world": seed}
 
 
 def identities(config: SweepConfig, about: Mapping[str, Any]) -> Identities:

@@ -4,19 +4,25 @@ python tests/bench/search.py [trials|pruning|cost]
 """
 
 import os
-import resource
 import sys
 import time
 import warnings
 from collections.abc import Callable, Iterator
+from io import StringIO
 from itertools import product
+from tempfile import TemporaryDirectory
 
 import numpy as np
+import psutil
+from rich.console import Console
 
+from sweeps import budget
 from sweeps.balance import front
 from sweeps.config import SearchConfig, SweepConfig
 from sweeps.loading import parse, with_params
 from sweeps.objectives import objectives
+from sweeps.progress import Progress
+from sweeps.simulate.run import searched
 from sweeps.simulate.surfaces import SHIPPED, Surface, open_surface
 from sweeps.simulate.world import World
 from sweeps.study import SweepStudy, Told
@@ -169,10 +175,84 @@ def trials(samplers: tuple[str, ...] = ("tpe",)) -> None:
                 print("   ".join(cells), flush=True)
 
 
+def pruning(trials: int = 48, seeds: int = 3) -> None:
+    """The hypervolume of what was trained to the end, without noise, and device-seconds: with pruning and without."""
+    print(f"pruning at 1/4 and 1/2, keeping 1/2: {trials} trials, 4 at once, means of {seeds} seeds, beside no pruning")
+    rungs = {"rungs": [0.25, 0.5, 1], "keep": 0.5}
+    for name in SHIPPED:
+        problem = Problem(name)
+        volumes: dict[tuple[str, str], list[float]] = {
+            (how, floor): [] for how in ("whole", "pruned") for floor in problem.floors
+        }
+        seconds: dict[str, list[float]] = {"whole": [], "pruned": []}
+        for seed, (how, pruner) in product(range(seeds), (("whole", None), ("pruned", rungs))):
+            done = simulated(problem, name, trials=trials, seed=seed, concurrency=4, pruner=pruner)
+            complete = [e["params"] for e in done if e["event"] == "trial_finished" and e["state"] == "complete"]
+            worths = np.array([problem.worth(params) for params in complete])
+            for floor in problem.floors:
+                volumes[how, floor].append(problem.volume(worths, floor))
+            seconds[how].append(budget.spent(done).device_seconds)
+        ratios = [f"{np.mean(volumes['pruned', f]) / np.mean(volumes['whole', f]):.3f} above {f}" for f in problem.floors]
+        spent = np.mean(seconds["pruned"]) / np.mean(seconds["whole"])
+        print(f"{name:10} of no pruning: hypervolume {', '.join(ratios)}; device-seconds {spent:.2f}", flush=True)
+
+
+def simulated(problem: Problem, name: str, **search: object) -> list[dict]:
+    """The events of a simulated sweep."""
+    with TemporaryDirectory() as scratch:
+        made = problem.config.model_dump() | {"storage": scratch}
+        made = parse(made | {"search": {**made["search"], **search}}, inputs=False)
+        silent = Progress(Console(file=StringIO()))
+        with searched(made, open_surface(name, made), int(str(search["seed"])), silent) as recorder:
+            return recorder.events
+
+
+def cost(trials: int = 10_000, window: int = 100) -> None:
+    """What a trial costs the driver beside Optuna, early and late in one study."""
+    import optuna
+
+    from sweeps import recorder as recorders
+    from sweeps import samplers
+
+    spent = {"optuna": 0.0}
+    for owner, function in ((optuna.Study, "ask"), (optuna.Study, "tell"), (samplers, "draw")):
+        setattr(owner, function, _timed(getattr(owner, function), spent))
+    recorders.ShownStudy = lambda *_: None  # type: ignore[assignment, misc]  # all of it is Optuna's
+    marks: list[tuple[float, float, float]] = []
+    finish = recorders.Recorder.finish
+
+    def marked(self: recorders.Recorder, *given: object) -> None:
+        finish(self, *given)  # type: ignore[arg-type]
+        memory = psutil.Process().memory_info().rss / 2**20 if len(marks) % window == 0 else 0.0
+        marks.append((time.process_time(), spent["optuna"], memory))
+
+    recorders.Recorder.finish = marked  # type: ignore[method-assign]
+    simulated(Problem("dmt-7b"), "dmt-7b", sampler="random", trials=trials, seed=0, concurrency=4)
+    print("CPU milliseconds of the driver per trial, Optuna's own apart; memory of the process")
+    own = {}
+    for at in (window, trials // 10, trials - window - 1):
+        (begun, theirs, memory), (ended, theirs_too, _) = marks[at], marks[at + window - 1]
+        optunas = (theirs_too - theirs) / (window - 1) * 1000
+        own[at] = (ended - begun) / (window - 1) * 1000 - optunas
+        print(f"  at {at:6}: ours {own[at]:6.2f}   Optuna {optunas:6.2f}   {memory:.0f} MiB")
+    print(f"  ratio {own[trials - window - 1] / own[window]:.2f} (target: at most 1.5)")
+
+
+def _timed(function: Callable, spent: dict[str, float]) -> Callable:
+    def timed(*given: object, **more: object) -> object:
+        begun = time.process_time()
+        try:
+            return function(*given, **more)
+        finally:
+            spent["optuna"] += time.process_time() - begun
+
+    return timed
+
+
 if __name__ == "__main__":
     warnings.filterwarnings("ignore")
     os.environ.setdefault("OMP_NUM_THREADS", "1")
     started = time.time()
-    trials(tuple(sys.argv[2:]) or ("tpe",))
-    peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024
-    print(f"{time.time() - started:.0f} s, {peak:.0f} MiB")
+    for part in sys.argv[1:] or ["trials", "pruning", "cost"]:
+        {"trials": trials, "pruning": pruning, "cost": cost}[part]()
+    print(f"{time.time() - started:.0f} s")
