@@ -16,7 +16,7 @@ from sweeps import lineage, results
 from sweeps.balance import BalancePoint
 from sweeps.config import SweepConfig
 from sweeps.failures import reason
-from sweeps.graph import Graph, Known, Stopped, Terms
+from sweeps.graph import Graph
 from sweeps.holder import Hold
 from sweeps.inputs import Changed, refuse_changes
 from sweeps.ledger import Ledger, read
@@ -33,6 +33,7 @@ from sweeps.simulate import clock
 from sweeps.simulate.surfaces import Surface
 from sweeps.simulate.work import TOKENS_PER_DEVICE_SECOND, Past, SimulatedWork, Trial
 from sweeps.simulate.world import World
+from sweeps.terms import Known, Stopped, Terms
 from trainers.job import KIND
 
 CONCURRENCY = 2
