@@ -199,7 +199,8 @@ def pruning(trials: int = 48, seeds: int = 3) -> None:
 
 def simulated(problem: Problem, name: str, **search: object) -> list[dict]:
     """The events of a simulated sweep."""
-    with TemporaryDirectory() as scratch:
+    memory = "/dev/shm" if os.path.isdir("/dev/shm") else None  # thousands of small files, each flushed
+    with TemporaryDirectory(dir=memory) as scratch:
         made = problem.config.model_dump() | {"storage": scratch}
         made = parse(made | {"search": {**made["search"], **search}}, inputs=False)
         silent = Progress(Console(file=StringIO()))
