@@ -196,7 +196,7 @@ CLOSE = ("fulcrum", "bare, packed")
 
 def prepare(work: Path) -> str:
     """Tokenizer, model, tokenised sources and the job of a stage over them, below `work`; told in a line."""
-    from data import prepare, sources
+    from data import arrow, conversations, prepare, sources
     from data.config import SourceConfig
     from data.store import Store
     from trainers import base
@@ -207,10 +207,12 @@ def prepare(work: Path) -> str:
     given = {
         name: SourceConfig(path=str(FILES / path), format=layout, role="general") for name, (path, layout) in SOURCES.items()
     }
-    talks = [talk for source in given.values() for talk in sources.parse(source).conversations]
+    store = Store(str(work / "store"))
+    rows = [conversations.rows(conversations.parse(source, store), store) for source in given.values()]
+    talks = [talk for place in rows for talk in arrow.table(place)["messages"].to_pylist()]
     tokenizer(message["content"] for talk in talks for message in talk).save_pretrained(work / "tokenizer")
     model = ModelConfig(init_from_config=MODEL, tokenizer=str(work / "tokenizer"))
-    store, name = Store(str(work / "store")), base.fingerprint(model)
+    name = base.fingerprint(model)
     shares, mean = [], 0.0
     for label, source in given.items():
         record = prepare.prepare(source, name, lambda: base.open_tokenizer(model, store), LENGTH, store)
