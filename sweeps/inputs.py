@@ -101,6 +101,8 @@ def refuse_changes(folder: Folder, config: SweepConfig, known: Identities) -> No
         if before.get(field) != now.get(field) and not field.startswith(MAY_CHANGE)
     ]
     started = [e for e in read(folder) if e["event"] == "run_started"]
+    if started and "simulation" in started[0] and known.plain() != started[0]["identities"]:
+        changed = ["  it is a simulation"]
     if started and not changed and started[0]["identities"] != known.plain():
         changed = ["  the files that the sources, the model or the benchmarks are read from have changed"]
     changed += _other_judges(started[0]["identities"].get("judges", {}), known.judges) if started and changed else []
