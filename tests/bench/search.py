@@ -71,8 +71,8 @@ class Problem:
         """Both objectives without noise."""
         made = with_params(self.config, params)
         truth = self.surface.truth(made, params)
-        scores = {n: {"value": v, "stderr": 0, "scale": "ten" if n == "mt_bench" else "unit", "extras": {}, "judge": None, "items": ""}
-                  for n, v in truth.items()}  # fmt: skip
+        about = {"stderr": 0, "extras": {}, "judge": None, "items": ""}
+        scores = {n: about | {"value": v, "scale": "ten" if n == "mt_bench" else "unit"} for n, v in truth.items()}
         told = objectives(made, scores)
         return told["specialist"], told["general"]
 
