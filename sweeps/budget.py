@@ -109,25 +109,25 @@ class Budget:
 
 
 class Rates:
-    """Device-seconds per token by kind of device and length of the rows, from what was measured or else what was written."""
+    """Device-seconds per token by base model, kind of device and length of the rows, as measured or else as written."""
 
     def __init__(self, records: Iterable[Mapping[str, Any]], written: float | None = None) -> None:
         self._written = written
-        self._seen: dict[tuple[str, int], list[float]] = {}
+        self._seen: dict[tuple[str, str, int], list[float]] = {}
         for record in records:
             self.learn(record)
 
     def learn(self, record: Mapping[str, Any]) -> None:
         """Take in the record of a trained stage."""
         if record.get("tokens") and record.get("device_seconds"):
-            key = (str(record.get("pool")), int(record.get("max_length") or 0))
+            key = (str(record.get("base")), str(record.get("pool")), int(record.get("max_length") or 0))
             self._seen.setdefault(key, []).append(record["device_seconds"] / record["tokens"])
 
-    def device_seconds(self, tokens: int | None, pool: str, length: int, devices: float) -> float | None:
+    def device_seconds(self, tokens: int | None, base: str, pool: str, length: int, devices: float) -> float | None:
         """What a stage of so many tokens will take; None where nothing is known."""
         if tokens is None:
             return None
-        seen = self._seen.get((pool, length))
+        seen = self._seen.get((base, pool, length))
         if seen:
             return tokens * median(seen)
         return tokens / self._written * devices if self._written else None

@@ -77,11 +77,11 @@ def test_stages_that_were_admitted_by_their_plan_never_cost_more_than_the_limit(
 
 
 def test_a_rate_is_that_of_the_same_devices_and_length():
-    rates = Rates([{"tokens": 100, "device_seconds": s, "pool": "A100", "max_length": 2048} for s in (1, 2, 30)])
-    assert rates.device_seconds(1000, "A100", 2048, devices=4) == pytest.approx(20)
-    assert rates.device_seconds(1000, "A100", 4096, devices=4) is None
-    assert rates.device_seconds(1000, "H100", 2048, devices=4) is None
-    assert rates.device_seconds(None, "A100", 2048, devices=4) is None
+    rates = Rates([{"base": "b", "tokens": 100, "device_seconds": s, "pool": "A100", "max_length": 2048} for s in (1, 2, 30)])
+    assert rates.device_seconds(1000, "b", "A100", 2048, devices=4) == pytest.approx(20)
+    assert rates.device_seconds(1000, "b", "A100", 4096, devices=4) is None
+    assert rates.device_seconds(1000, "b", "H100", 2048, devices=4) is None
+    assert rates.device_seconds(None, "b", "A100", 2048, devices=4) is None
 
 
 def test_what_was_measured_goes_before_what_was_written():
