@@ -144,7 +144,8 @@ def _weights(values: Values) -> Iterator[Problem]:
 def _searched(values: Values) -> list[str]:
     """The paths that the search sets."""
     space = entries(values, "search", "space")
-    return [path for key, parameter in space.items() for path in parameter.get("over", [key]) if isinstance(path, str)]
+    over = {key: parameter.get("over", [key]) for key, parameter in space.items()}
+    return [path for paths in over.values() if isinstance(paths, list | tuple) for path in paths if isinstance(path, str)]
 
 
 def used_sources(values: Values) -> set[str]:
@@ -273,7 +274,7 @@ ANCHORED = {"general": {"general"}, "specialist": {"specialist"}, "k0": {"genera
 
 
 def _anchors(values: Values) -> Iterator[Problem]:
-    roles = {source.get("role") for source in entries(values, "sources").values()}
+    roles = {str(source.get("role")) for source in entries(values, "sources").values()}
     anchors = _mapping(values, "search").get("anchors")
     for anchor in anchors if isinstance(anchors, list | tuple) else ():
         missing = ANCHORED.get(anchor, set()) - roles if isinstance(anchor, str) else ()

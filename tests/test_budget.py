@@ -86,6 +86,6 @@ def test_a_rate_is_that_of_the_same_devices_and_length():
 
 def test_what_was_measured_goes_before_what_was_written():
     rates = Rates([], written=50)
-    assert rates.device_seconds(1000, "gpu", 2048, devices=4) == pytest.approx(80)
-    rates.learn({"tokens": 100, "device_seconds": 1, "pool": "gpu", "max_length": 2048})
-    assert rates.device_seconds(1000, "gpu", 2048, devices=4) == pytest.approx(10)
+    assert rates.device_seconds(1000, "b", "gpu", 2048, devices=4) == pytest.approx(80)
+    rates.learn({"base": "b", "tokens": 100, "device_seconds": 1, "pool": "gpu", "max_length": 2048})
+    assert rates.device_seconds(1000, "b", "gpu", 2048, devices=4) == pytest.approx(10)
