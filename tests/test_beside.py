@@ -117,7 +117,7 @@ def test_a_finished_run_measures_nothing_again_and_more_candidates_when_asked(me
 
 
 def _prompts(path):
-    return {str(json.loads(line)["prompt"]) for line in path.read_text().splitlines()}
+    return {str(json.loads(line)["turns"]) for line in path.read_text().splitlines()}
 
 
 def _mean(path):
