@@ -33,9 +33,9 @@ def sweep(config: SweepConfig, progress: Progress, address: str | None = None) -
     inputs.try_benchmarks(config)
     for note in inputs.notes(config):
         progress.say(note)
-    inputs.prepare_sources(config, progress)
     with Hold(folder, progress.say) as held:
-        write_config(folder, config)
+        write_config(folder, config)  # from now on `store prune` knows what this run needs
+        inputs.prepare_sources(config, progress)
         ledger = Ledger(folder)
         try:
             recorder = Recorder(config, ledger, progress, held.last_seen)

@@ -25,9 +25,9 @@ def train(config: SweepConfig, progress: Progress, address: str | None = None) -
     folder = lineage.run_folder(config)
     known = lineage.identities(config)
     refuse_changes(folder, config, known)
-    prepare_sources(config, progress)
     with Hold(folder, progress.say):
         write_config(folder, config)
+        prepare_sources(config, progress)
         ledger = Ledger(folder)
         ledger.append("run_continued" if read(folder) else "run_started", identities=known.plain())
         path = lineage.lineage(lineage.absolute(config), known)

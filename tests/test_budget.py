@@ -4,8 +4,10 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from sweeps.budget import Bill, Budget, Job, Rates, Spent, spent
+from conftest import SMALL
+from sweeps.budget import Bill, Budget, Job, Rates, Spent, spent, uncounted
 from sweeps.config import BudgetConfig
+from sweeps.loading import parse
 
 HOUR = 3600.0
 
@@ -37,6 +39,27 @@ def test_the_refusal_names_the_limit_what_is_used_and_what_is_needed():
     budget = Budget(BudgetConfig(usd=10), Spent(0, 9))
     said = budget.refuses(Job(devices=8, price=3, planned=HOUR, started=0), now=0)
     assert said == "budget.usd = 10: 9 are spent or promised, and the next stage needs about 3"
+
+
+def test_what_has_no_price_is_told_with_the_field_that_gives_it_one(tmp_path):
+    judge = {"base_url": "https://host/v1", "model": "m"}
+    questions = tmp_path / "questions.jsonl"
+    questions.touch()
+    mt_bench = {"role": "general", "path": str(questions), "judge": judge}
+    told = {
+        "evaluate": SMALL["evaluate"] | {"mt_bench": mt_bench},
+        "resources": {"accelerator": "A100", "gpus_per_worker": 1, "price": {"H100": 3}},
+    }
+
+    def fields(**more):
+        return [said.split()[0] for said in uncounted(parse(SMALL | told | more))]
+
+    both = ["resources.price.A100", "evaluate.mt_bench.judge.price"]
+    assert fields() == []
+    assert fields(budget={"usd": 5}) == both
+    assert fields(budget={"usd": 5}, resources=told["resources"] | {"price": {"gpu": 2}}) == both[1:]
+    judge["price"] = {"prompt": 1, "completion": 2}
+    assert fields(budget={"usd": 5}) == both[:1]
 
 
 def test_money_and_hours_are_limits_of_their_own():

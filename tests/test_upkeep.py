@@ -10,10 +10,12 @@ from typer.testing import CliRunner
 from conftest import SMALL
 from data.files import Folder
 from data.store import Store
-from sweeps import cli, holder, lineage, upkeep
+from run_folders import Quiet
+from sweeps import cli, holder, inputs, lineage, upkeep
 from sweeps.config import SweepConfig
 from sweeps.ledger import Ledger
 from sweeps.loading import parse, with_params
+from sweeps.run import sweep
 
 YEAR_S = 365 * 24 * 3600
 
@@ -99,6 +101,25 @@ def test_everything_that_a_live_run_has_asked_for_or_plans_stays(config):
     run(config, held=True)
     prune(config, older_than_s=1)
     assert left(store) == {*chain(config, 0), *chain(config, 0.25), *chain(config, 0.5), ("judgments", "by-content")}
+
+
+def test_what_a_run_needs_that_is_still_preparing_its_sources_stays(config, monkeypatch):
+    store = filled(config, 0, 0.25, 0.5)
+    publish(store, "stages", "of-nobody")
+
+    class Enough(Exception):
+        pass
+
+    def prepare(*told):
+        prune(config, older_than_s=1)
+        raise Enough
+
+    monkeypatch.setattr(inputs, "prepare_sources", prepare)
+    with pytest.raises(Enough):
+        sweep(config, Quiet())
+    assert left(store) == {*chain(config, 0), *chain(config, 0.25), *chain(config, 0.5)}
+    prune(config, older_than_s=1)
+    assert not left(store), "the run has ended, and nothing was chosen"
 
 
 def test_what_belongs_to_a_needed_stage_stays_with_it(config):
