@@ -190,7 +190,9 @@ def test_a_stage_that_hears_neither_the_request_nor_the_interrupt_is_killed(ray,
     config = config.model_copy(update={"train": config.train.model_copy(update={"epochs": 5000, "batch_size": 500_000})})
     graph, path = graphs(config, grace_s=2.0, variables={"PYTHONPATH": f"{tmp_path}:{ROOT}"}), path_of(config, 0)
     graph.want_stages.remote(0, path, known(path))
-    training = wait_for(lambda: [p for p in psutil.process_iter() if "ray::train_stage" in p.name()], 60, "training")[0]
+    training = wait_for(
+        lambda: [p for p in psutil.process_iter(["name"]) if "ray::train_stag" in p.info["name"]], 60, "training"
+    )[0]
     time.sleep(3)
     asked = time.monotonic()
     ray.get(graph.leave.remote(0))

@@ -172,7 +172,7 @@ def test_a_worker_group_that_failed_at_its_start_does_not_keep_its_devices(ray, 
 def test_a_process_that_outlived_its_worker_is_ended_and_no_other_is(ray):
     mark = uuid.uuid4().hex
 
-    @ray.remote(num_cpus=0, max_retries=0, runtime_env={"env_vars": {MARK: mark}})
+    @ray.remote(num_cpus=0, runtime_env={"env_vars": {MARK: mark}})
     class Parent:
         def child(self, session):
             return subprocess.Popen([sys.executable, "-c", "import time; time.sleep(600)"], start_new_session=session).pid
