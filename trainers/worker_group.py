@@ -65,9 +65,11 @@ class Workers(WorkerGroup):
     def _create_placement_group(self, scaling_config: Any, worker_group_context: Any) -> Any:
         for earlier in self.held:  # a group that failed while it started is not taken down by Train
             earlier.let_go()
-        bundles = [worker_group_context.resources_per_worker] * worker_group_context.num_workers
+        asked = worker_group_context
+        bundles = [asked.resources_per_worker] * asked.num_workers
         owner = f"{OWNED}{ray.get_runtime_context().get_worker_id()}"
-        self._placed = Placed(placement_group(bundles, worker_group_context.placement_strategy, owner))
+        made = placement_group(bundles, asked.placement_strategy, owner, bundle_label_selector=asked.label_selector)
+        self._placed = Placed(made)
         self.held[:] = [self]
         return self._placed
 
