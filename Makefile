@@ -34,6 +34,7 @@ bench: install  ## speed beside a peer in the same run
 	$(BIN)/python tests/bench/sharing.py
 	$(BIN)/python tests/bench/head.py
 	$(BIN)/python tests/bench/generate.py
+	$(BIN)/python tests/bench/search.py
 
 lint: install
 	$(BIN)/ruff check .

@@ -18,6 +18,7 @@ from evaluators.benchmark import Benchmark, Completion, EvaluationFailed, Item, 
 from evaluators.config import EvaluateConfig
 from evaluators.generation import engines, interface
 from evaluators.judge.cost import judging, total
+from evaluators.subsets import subset
 
 GENERATIONS = "generations"
 EVALUATIONS = "evaluations"
@@ -51,10 +52,12 @@ def score(name: str, benchmark: Benchmark, items: Sequence[Item], answers: Answe
     return asdict(statistics.score(verdicts, answers)) | about
 
 
-def publish_score(store: Store, key: str, name: str, config: EvaluateConfig, generation: str, record: Record) -> Record:
-    """Score a generation of the store and publish the evaluation; its record."""
+def publish_score(
+    store: Store, key: str, name: str, config: EvaluateConfig, generation: str, record: Record, share: float = 1.0
+) -> Record:
+    """Score a generation of the store, of a share of the questions, and publish the evaluation; its record."""
     benchmark = evaluate.benchmark(config, name, store)
-    items = benchmark.items()
+    items = subset(benchmark.items(), share)
     answers = answers_of(store, generation, items)
     record |= {"key": key, "benchmark": name, "generation": generation}
     with store.writing(EVALUATIONS, key, record) as folder:

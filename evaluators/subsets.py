@@ -1,28 +1,33 @@
-"""Nested subsets for rungs: the first n questions of one fixed order in which every prefix holds each category in proportion.
+"""Nested subsets for rungs: the first questions of one fixed order in which every prefix holds each category in proportion.
 
 An early rung scores the first n, a later one those and more. Scores of two rungs are different quantities: see
 `statistics.Score.items`.
 """
 
 from collections.abc import Sequence
+from math import ceil
 
 from data.fingerprint import digest
 from evaluators.benchmark import Item
 
 
-def subset(items: Sequence[Item], n: int) -> list[Item]:
-    """The items of the first n questions, samples of one question together. Raises ValueError for n below 1.
+def subset(items: Sequence[Item], share: float) -> list[Item]:
+    """The items of a share of the questions, rounded up, in the order in which they came. Raises ValueError.
 
-    Depends on the ids and categories alone, not on the order of the items. A category with c of all N questions has n c / N
-    of the first n, rounded up or down.
+    Which ones depends on the ids and categories alone: a category with c of all N questions has n c / N of the first n, rounded
+    up or down. All samples of a question go with it.
     """
-    if n < 1:
-        raise ValueError(f"{n = } questions: give at least 1")
-    questions: dict[str, list[Item]] = {}
-    for item in items:
-        questions.setdefault(item.group or item.id, []).append(item)
-    chosen = _order({name: group[0].category for name, group in questions.items()})[:n]
-    return [item for name in chosen for item in questions[name]]
+    if not 0 < share <= 1:
+        raise ValueError(f"{share = } of the questions: give one above 0, at most 1")
+    if share == 1:
+        return list(items)
+    categories = {_question(item): item.category for item in items}
+    chosen = set(_order(categories)[: ceil(share * len(categories) - 1e-9)])
+    return [item for item in items if _question(item) in chosen]
+
+
+def _question(item: Item) -> str:
+    return item.group or item.id
 
 
 def _order(categories: dict[str, str]) -> list[str]:

@@ -6,11 +6,12 @@ devices holds up those behind, so that a large stage is not starved by small eva
 """
 
 import asyncio
-import time
 from collections.abc import AsyncIterator, Mapping, Sequence
 from contextlib import asynccontextmanager
 from dataclasses import dataclass, field
 from math import floor
+
+from trainers.config import PoolName, ResourcesConfig
 
 Resources = Mapping[str, float]
 LOOK_EVERY_S = 1.0
@@ -39,6 +40,16 @@ class Shape:
     def _on(self, node: Resources) -> int:
         asked = [(name, amount) for name, amount in self.bundle.items() if amount]
         return min((floor(node.get(name, 0.0) / amount + 1e-9) for name, amount in asked), default=0)
+
+
+def shape(resources: ResourcesConfig, name: PoolName) -> Shape:
+    """What a task of a pool holds: all workers of a stage, one worker's devices for an evaluation."""
+    pool = resources.pool(name)
+    bundle = {"CPU": pool.cpus_per_worker, "GPU": pool.gpus_per_worker}
+    if pool.accelerator:
+        bundle[f"accelerator_type:{pool.accelerator}"] = 0.001
+    slots = resources.pools[name].slots if name in resources.pools else None
+    return Shape(bundle, max(1, pool.workers) if name == "train" else 1, slots)
 
 
 @dataclass
@@ -124,8 +135,8 @@ class Admission:
             if self.capacity(place.pool):
                 lacking_since = None
                 continue
-            lacking_since = lacking_since or time.monotonic()
-            if patience_s is not None and time.monotonic() - lacking_since >= patience_s:
+            lacking_since = lacking_since or asyncio.get_running_loop().time()
+            if patience_s is not None and asyncio.get_running_loop().time() - lacking_since >= patience_s:
                 raise NoRoom(f"{self.lacking()[place.pool]}; resources.wait_minutes is over")
 
     def _admit(self) -> None:

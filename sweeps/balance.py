@@ -42,8 +42,12 @@ class BalancePoint:
 
 def front(objectives: Objectives) -> list[int]:
     """Positions of the points that no other point dominates, shape of the input (points, 2), larger is better."""
-    better = (objectives[:, None] >= objectives[None]).all(-1) & (objectives[:, None] > objectives[None]).any(-1)
-    return [int(i) for i in np.flatnonzero(~better.any(0))]
+    order = np.lexsort((-objectives[:, 1], -objectives[:, 0]))  # the best first, of equals the best in the second
+    first, second = objectives[order].T
+    begins = np.flatnonzero(np.r_[True, first[1:] != first[:-1]])
+    begin = np.repeat(begins, np.diff(np.r_[begins, len(order)]))  # where the points as good in the first begin
+    before = np.r_[-np.inf, np.maximum.accumulate(second)][begin]
+    return sorted(order[(second == second[begin]) & (second > before)].tolist())
 
 
 def choose(points: Sequence[Point], rule: Balance, seed: int = 0) -> BalancePoint:
@@ -114,8 +118,8 @@ def _alike(table: Objectives, chosen: int) -> int:
 
 
 def _interval(points: Sequence[Point], choices: Sequence[int]) -> dict[str, tuple[float, float]]:
-    names = [name for name, value in points[0].params.items() if isinstance(value, int | float)]
-    chosen = {name: [float(points[i].params[name]) for i in choices] for name in names}
+    names = {name: None for p in points for name, value in p.params.items() if isinstance(value, int | float)}
+    chosen = {name: [float(points[i].params[name]) for i in choices if name in points[i].params] for name in names}
     return {
         name: (float(np.quantile(v, 0.05, method="lower")), float(np.quantile(v, 0.95, method="higher")))
         for name, v in chosen.items()

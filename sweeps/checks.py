@@ -3,24 +3,23 @@
 Each check reads the raw values, so that it can speak even where other fields do not parse.
 """
 
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
 from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
 
-from pydantic import TypeAdapter, ValidationError
+from pydantic import ValidationError
 
 from data import sources
 from data.fraction import parse_fraction
 from evaluators.config import names_file
-from sweeps.config import Parameter, SweepConfig
-from sweeps.dotted import with_value
-from trainers.config import LoraConfig, ResourcesConfig, TrainConfig
-from trainers.keys import NOT_MATHS, unlike
+from sweeps.dotted import mapping_at as _mapping
+from trainers.config import ResourcesConfig, TrainConfig
+from trainers.keys import unlike
 from trainers.recipe import NEEDED
 
-TAGS = {"grid", "choice", "uniform", "loguniform", "int", "knee", "floor", "weights"}
+TAGS = {"grid", "choice", "uniform", "loguniform", "int", "simplex", "knee", "floor", "weights"}
 TAGS |= {"transformers", "continuous", "vllm", "openai", "offline", "asked"}
 """Names that pydantic adds to an error's path for the variant of a union."""
 
@@ -41,16 +40,14 @@ class Problem:
 Values = Mapping[str, Any]
 
 
-def find(values: Values) -> list[Problem]:
-    """All problems, in the order of the checks."""
-    return [problem for check in CHECKS for problem in check(values)]
+def find(values: Values, inputs: bool = True) -> list[Problem]:
+    """All problems, in the order of the checks; without those of files that are not there, where nothing will be read."""
+    return [problem for check in CHECKS if inputs or check not in OF_INPUTS for problem in check(values)]
 
 
-def _mapping(values: Values, *path: str) -> dict[str, Any]:
-    """The mapping at a path, {} where there is none."""
-    for name in path:
-        values = values.get(name) if isinstance(values, Mapping) else {}  # type: ignore[assignment]
-    return dict(values) if isinstance(values, Mapping) else {}
+def of_the_recipe(values: Values) -> list[Problem]:
+    """The problems of strategy and stages."""
+    return [*_strategy(values), *_stages(values)]
 
 
 def entries(values: Values, *path: str) -> dict[str, dict[str, Any]]:
@@ -117,8 +114,6 @@ def _model(values: Values) -> Iterator[Problem]:
     path, fresh = model.get("path"), model.get("init_from_config")
     if not model or bool(path) == bool(fresh):
         yield Problem("model", model or "missing", "give either path (folder, hub id or toy) or init_from_config")
-    if isinstance(path, str) and path != "toy" and not (is_there(path) or sources.looks_like_hub_id(path)):
-        yield Problem("model.path", path, "no such folder; give one, a hub id (owner/name) or toy")
     if isinstance(fresh, Mapping) and not fresh.get("model_type"):
         yield Problem("model.init_from_config", dict(fresh), "add model_type, for example llama")
     if fresh and not model.get("tokenizer"):
@@ -156,6 +151,12 @@ def _share(weight: Any) -> Any:
         return float(parse_fraction(weight))
     except (TypeError, ValueError):
         return None
+
+
+def _model_path(values: Values) -> Iterator[Problem]:
+    path = _mapping(values, "model").get("path")
+    if isinstance(path, str) and path != "toy" and not (is_there(path) or sources.looks_like_hub_id(path)):
+        yield Problem("model.path", path, "no such folder; give one, a hub id (owner/name) or toy")
 
 
 def _strategy(values: Values) -> Iterator[Problem]:
@@ -196,28 +197,27 @@ def _stages(values: Values) -> Iterator[Problem]:
 def _workers(values: Values) -> Iterator[Problem]:
     """The examples of a step are dealt to the workers: with fewer examples than workers, some would never have any."""
     workers = _mapping(values, "resources").get("workers", ResourcesConfig().workers)
-    fields = {"train": {"batch_size": TrainConfig().batch_size} | _mapping(values, "train")}
-    stages = values.get("stages")
-    for i, stage in enumerate(stages if isinstance(stages, list | tuple) else ()):
-        fields[f"stages.{i}.train"] = _mapping(stage, "train")
-    for field, train in fields.items():
-        size = train.get("batch_size")
+    for field, train in _trains(values):
+        size = train.get("batch_size", TrainConfig().batch_size if field == "train" else None)
         if isinstance(size, int) and isinstance(workers, int) and 0 < size < workers:
             remedy = f"has fewer examples than resources.workers = {workers}; lower that, or raise the batch size"
             yield Problem(f"{field}.batch_size", size, remedy)
 
 
 def _four_bits(values: Values) -> Iterator[Problem]:
-    stages = values.get("stages")
-    trains = [
-        (f"stages.{i}.train", _mapping(s, "train")) for i, s in enumerate(stages if isinstance(stages, list | tuple) else ())
-    ]
-    for field, train in [("train", _mapping(values, "train")), *trains]:
+    for field, train in _trains(values):
         quantize = _mapping(train, "lora").get("quantize")
         if quantize and find_spec("bitsandbytes") is None:
-            yield Problem(
-                f"{field}.lora.quantize", quantize, "needs bitsandbytes, which is not installed; install it, or set null"
-            )
+            remedy = "needs bitsandbytes, which is not installed; install it, or set null"
+            yield Problem(f"{field}.lora.quantize", quantize, remedy)
+
+
+def _trains(values: Values) -> Iterator[tuple[str, dict[str, Any]]]:
+    """Every `train` of a configuration with its path: that of all stages, then what single stages say."""
+    yield "train", _mapping(values, "train")
+    stages = values.get("stages")
+    for i, stage in enumerate(stages if isinstance(stages, list | tuple) else ()):
+        yield f"stages.{i}.train", _mapping(stage, "train")
 
 
 def _benchmarks(values: Values) -> Iterator[Problem]:
@@ -227,64 +227,6 @@ def _benchmarks(values: Values) -> Iterator[Problem]:
     for role in ("specialist", "general") if benchmarks or searched else ():
         if role not in given:
             yield Problem("evaluate", sorted(benchmarks), f"add a benchmark with role {role}: a balance has two sides")
-
-
-def _space(values: Values) -> Iterator[Problem]:
-    sampler = _mapping(values, "search").get("sampler", "tpe")
-    for key, raw in _mapping(values, "search", "space").items():
-        try:
-            parameter: Any = TypeAdapter(Parameter).validate_python(raw)
-        except ValidationError:
-            continue  # reported with the field
-        field = f"search.space.{key}"
-        if not _searchable(values, str(key), parameter.type):
-            yield Problem(field, "", f"not a field that changes what a trial learns; search one of: {SEARCHABLE}")
-            continue
-        if (sampler == "grid") != (parameter.type == "grid") and parameter.type != "choice":
-            yield Problem(f"{field}.type", parameter.type, "sampler grid needs type grid or choice, and type grid sampler grid")
-        if hasattr(parameter, "low") and parameter.low >= parameter.high:
-            yield Problem(f"{field}.low", parameter.low, f"must be below high = {parameter.high}")
-        yield from _bounds(values, str(key), _examples(parameter))
-
-
-SEARCHABLE = "k (with strategy dmt), train.<field>, train.lora.<field>, sources.<name>.fraction, strategy, model.dtype"
-
-
-def _searchable(values: Values, key: str, kind: str) -> bool:
-    """Whether a key names something that ends in other stages. What it may be set to is another question."""
-    match key.split("."):
-        case ["k"]:
-            return "strategy" in _mapping(values, "search", "space") or values.get("strategy", "dmt") == "dmt"
-        case ["train", "max_length"]:  # sources are tokenised for each length beforehand
-            return kind in ("grid", "choice")
-        case ["train", "lora", field]:
-            return field in LoraConfig.model_fields
-        case ["train", field]:
-            return field not in NOT_MATHS
-        case ["sources", name, "fraction"]:
-            return name in _mapping(values, "sources")
-        case ["strategy"] | ["model", "dtype"]:
-            return True
-    return False
-
-
-def _examples(parameter: Any) -> list[Any]:
-    """Values that stand for all of a parameter: every one of a list; the ends, a fraction between them and the zero."""
-    if hasattr(parameter, "values"):
-        return list(parameter.values)
-    between = [] if parameter.type == "int" else [parameter.low + (parameter.high - parameter.low) / 3]
-    return [parameter.low, parameter.high, *between, *([0.0] if getattr(parameter, "include_zero", False) else [])]
-
-
-def _bounds(values: Values, key: str, examples: Sequence[Any]) -> Iterator[Problem]:
-    """Values that the field of a parameter does not take."""
-    for value in examples:
-        try:
-            SweepConfig.model_validate(with_value(values, key, value))
-        except ValidationError as error:
-            for entry in error.errors():
-                if ".".join(map(str, entry["loc"])).startswith(key):
-                    yield Problem(f"search.space.{key}", value, entry["msg"])
 
 
 def _storage(values: Values) -> Iterator[Problem]:
@@ -317,6 +259,7 @@ def _budget(values: Values) -> Iterator[Problem]:
 
 CHECKS: tuple[Callable[[Values], Iterator[Problem]], ...] = (
     _model,
+    _model_path,
     _source_paths,
     _weights,
     _strategy,
@@ -327,8 +270,9 @@ CHECKS: tuple[Callable[[Values], Iterator[Problem]], ...] = (
     engine,
     _server,
     _benchmarks,
-    _space,
     _storage,
     _tracking,
     _budget,
 )
+OF_INPUTS = (_model_path, _source_paths, benchmark_paths, engine)
+"""Checks that look for files; a simulation reads none."""

@@ -15,6 +15,7 @@ from sweeps.budget import uncounted
 from sweeps.checks import Problem
 from sweeps.config import SweepConfig
 from sweeps.loading import ConfigError
+from sweeps.simulate.cli import simulate
 
 app = typer.Typer(add_completion=False, no_args_is_help=True, pretty_exceptions_enable=False, help=__doc__)
 WIDTH = 200  # of tables that no terminal bounds
@@ -23,6 +24,7 @@ app.add_typer(config_app, name="config")
 app.add_typer(data_cli.app, name="data")
 app.add_typer(store_cli.app, name="store")
 app.command()(standalone.evaluate)
+app.command()(simulate)
 out = Console(highlight=False, width=None if sys.stdout.isatty() else WIDTH)
 err = Console(stderr=True, highlight=False)
 

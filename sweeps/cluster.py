@@ -6,11 +6,11 @@ import uuid
 from collections.abc import Iterator
 from contextlib import contextmanager
 
-from sweeps.admission import Resources
+from sweeps.admission import Resources, shape
 from sweeps.config import SweepConfig
 from sweeps.errors import ClusterTooSmall
 from sweeps.reaper import MARK, groups, remove
-from sweeps.tasks import environment, shape
+from sweeps.tasks import environment
 from trainers.config import ResourcesConfig
 
 LEAVE_WITHIN_S = 20.0

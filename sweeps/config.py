@@ -35,19 +35,31 @@ def _number(value: Any) -> Any:
         return value
 
 
-class Grid(Frozen):
+def _several(value: Any) -> Any:
+    return tuple(value) if isinstance(value, list | tuple) else (value,)
+
+
+Allowed = Annotated[tuple[Value, ...], BeforeValidator(_several), Field(min_length=1)]
+
+
+class Searched(Frozen):
+    when: dict[str, Allowed] = {}
+    """Search this parameter only where other ones have these values, e.g. {strategy: dmt}; `k` needs none."""
+
+
+class Grid(Searched):
     type: Literal["grid"]
     values: Values
     """The values, each tried once with each value of the other parameters."""
 
 
-class Choice(Frozen):
+class Choice(Searched):
     type: Literal["choice"]
     values: Values
     """The values to choose from."""
 
 
-class Uniform(Frozen):
+class Uniform(Searched):
     type: Literal["uniform"]
     low: Fraction
     """Smallest value."""
@@ -55,7 +67,7 @@ class Uniform(Frozen):
     """Largest value."""
 
 
-class LogUniform(Frozen):
+class LogUniform(Searched):
     type: Literal["loguniform"]
     low: Fraction = Field(gt=0)
     """Smallest value that is not 0."""
@@ -65,7 +77,7 @@ class LogUniform(Frozen):
     """Try 0 as well: once, first."""
 
 
-class Int(Frozen):
+class Int(Searched):
     type: Literal["int"]
     low: int
     """Smallest value."""
@@ -73,26 +85,59 @@ class Int(Frozen):
     """Largest value."""
 
 
-Parameter = Annotated[Grid | Choice | Uniform | LogUniform | Int, Field(discriminator="type")]
+class Simplex(Searched):
+    type: Literal["simplex"]
+    over: tuple[str, ...] = Field(min_length=2)
+    """The dotted paths that share 1 among them; each is a column of its own."""
+
+
+Parameter = Annotated[Grid | Choice | Uniform | LogUniform | Int | Simplex, Field(discriminator="type")]
+Sampler = Literal["grid", "random", "qmc", "tpe", "gp", "nsga2", "nsga3"]
+
+
+class ConstraintsConfig(Frozen):
+    specialist: float | None = Field(default=None, ge=0, le=1)
+    """Smallest specialist score that a trial should have."""
+    general: float | None = Field(default=None, ge=0, le=1)
+    """Smallest general score that a trial should have."""
+    device_seconds: float | None = Field(default=None, gt=0)
+    """Most that a trial's own stages and evaluation should cost, whoever paid for them."""
+
+
+class PrunerConfig(Frozen):
+    rungs: tuple[Annotated[Fraction, Field(gt=0, le=1)], ...] = Field(min_length=2)
+    """Shares of the last stage after which a trial is scored, on the same share of each benchmark's items; the last is 1."""
+    keep: Fraction = Field(default=0.5, gt=0, lt=1)
+    """Share of the trials at a rung that go on."""
+
+    @model_validator(mode="after")
+    def _they_rise_to_one(self) -> Self:
+        if list(self.rungs) != sorted(set(self.rungs)) or self.rungs[-1] != 1:
+            raise ValueError(f"rungs = {list(self.rungs)} must rise and end at 1, for example [1/4, 1/2, 1]")
+        return self
 
 
 class SearchConfig(Frozen):
-    sampler: Literal["grid", "random", "tpe"] = "tpe"
-    """Who proposes trials: grid, random, or Optuna's TPE on both objectives."""
+    sampler: Sampler = "tpe"
+    """Who proposes trials: grid, random, qmc, or on both objectives tpe, gp, nsga2 or nsga3."""
     trials: int | None = Field(default=None, ge=1)
-    """Number of trials; null is 24, or the whole of a grid."""
+    """Number of trials; null is 24, or the whole of a grid. A space of fewer points ends when all are tried."""
     concurrency: int | None = Field(default=None, ge=1)
     """Most trials at the same time; null is as many as the cluster has devices for, and follows it."""
     seed: int = Field(default=0, ge=0)
     """Seed of the sampler."""
+    start: tuple[dict[str, Value] | str, ...] = ()
+    """Tried before the sampler is asked: parameters, `paper` (its values of k), or the folder or trials.csv of a run."""
+    constraints: ConstraintsConfig = ConstraintsConfig()
+    """What a trial should keep to; the sampler avoids what does not."""
     repeats: Literal[1] = 1
     """Reserved for repeats by seed; only 1 for now."""
-    pruner: None = None
-    """Reserved for pruning; only null for now."""
+    pruner: PrunerConfig | None = None
+    """Stop trials that fall behind at rungs inside their last stage; null trains all of them to the end."""
     confirm: None = None
     """Reserved for the confirmation on test items; only null for now."""
-    storage_env: None = None
-    """Reserved for an Optuna storage of your own; only null for now."""
+    storage_env: str | None = Field(default=None, pattern=r"^[A-Za-z_][A-Za-z0-9_]*$")
+    """Name of the environment variable with the URL of an Optuna storage to use in place of study.db."""
     space: dict[str, Parameter] = {}
     """What is searched: `k` or the dotted path of a field, and its values."""
 

@@ -7,7 +7,7 @@ from data.store import Record, Store
 from sweeps.budget import Rates
 from sweeps.config import SweepConfig
 from trainers import base
-from trainers.job import KIND, StageJob
+from trainers.job import KIND, RUNGS, StageJob
 
 
 def stage_tokens(job: StageJob, store: Store) -> int | None:
@@ -19,6 +19,14 @@ def stage_tokens(job: StageJob, store: Store) -> int | None:
             return None
         total += _share_tokens(share.fraction, share.draw, record) * job.train.epochs
     return round(total)
+
+
+def tokens_left(job: StageJob, store: Store) -> int | None:
+    """Tokens from the last rung that was reached before the job's end."""
+    whole = stage_tokens(job, store)
+    reached = (float(end.rpartition("@")[2]) for end in store.keys(RUNGS, f"{job.key}@") if store.record(RUNGS, end))
+    before = max((share for share in reached if share < job.until), default=0.0)
+    return None if whole is None else round(whole * (job.until - before))
 
 
 def _share_tokens(fraction: float, draw: Draw, record: Record) -> float:

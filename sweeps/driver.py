@@ -10,9 +10,9 @@ from ray.tune import Callback
 
 from data.store import Store
 from sweeps import cluster, costs, lineage
+from sweeps.actor import StageGraph
 from sweeps.budget import Spent
 from sweeps.config import SweepConfig
-from sweeps.graph import StageGraph
 from sweeps.progress import Progress
 from sweeps.reaper import Reaper
 from sweeps.terms import News, Terms

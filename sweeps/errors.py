@@ -12,12 +12,26 @@ from data.sources import SourceUnusable
 from evaluators.benchmark import ItemsUnusable
 from evaluators.judge.reply import JudgeUnusable
 from evaluators.sandbox import Escaped
+from sweeps.failures import SurfaceUnusable
 from sweeps.holder import Held
 from sweeps.inputs import Changed
 from sweeps.loading import ConfigError
+from sweeps.shown import StorageUnusable
 
 INTERRUPTED = 130
-WRONG_INPUT = (ConfigError, Changed, SourceUnusable, TooManyBadRows, Contaminated, ItemsUnusable, JudgeUnusable, Held, Escaped)
+WRONG_INPUT = (
+    ConfigError,
+    Changed,
+    SourceUnusable,
+    TooManyBadRows,
+    Contaminated,
+    ItemsUnusable,
+    JudgeUnusable,
+    Held,
+    Escaped,
+    StorageUnusable,
+    SurfaceUnusable,
+)
 
 
 class ClusterTooSmall(RuntimeError):

@@ -9,7 +9,6 @@ import ray
 
 from data.store import Record, Store
 from sweeps.lineage import Order
-from trainers.job import KIND
 
 
 @ray.remote(max_restarts=0, max_task_retries=0)
@@ -26,13 +25,14 @@ class Generation:
         from data.checkpoints import in_store
         from evaluators import evaluate
         from evaluators.generation import engines, interface
+        from evaluators.subsets import subset
 
         how = (order.config.engine, order.config.batch_size, order.trust_remote_code)
         if self._config != how:
             self._engine, self._config = engines.make(*how), how
-        self._engine.open(in_store(Store(order.store), KIND, order.stage))
+        self._engine.open(in_store(Store(order.store), order.kind, order.stage))
         benchmark = evaluate.benchmark(order.config, order.name)
-        items = benchmark.items()[order.start : order.stop]
+        items = subset(benchmark.items(), order.share)[order.start : order.stop]
         return self._engine.about(), interface.answer(self._engine, items, benchmark.max_new_tokens, benchmark.sampling)
 
 
@@ -40,11 +40,12 @@ class Generation:
 def score(order: Order, about: Record, *chunks: Any) -> Record:
     """Publish the generation that the chunks make up, none for one in the store; score it; the record of the evaluation."""
     from evaluators import entries, evaluate
+    from evaluators.subsets import subset
 
     store = Store(order.store)
     if chunks:
-        items = evaluate.benchmark(order.config, order.name).items()
+        items = subset(evaluate.benchmark(order.config, order.name).items(), order.share)
         answers = [turns for chunk in chunks for turns in chunk]
         entries.keep_answers(store, order.generation, items, answers, {"stage": order.stage, **about})
     record = {"stage": order.stage, "device_seconds": about.get("device_seconds", 0.0)}
-    return entries.publish_score(store, order.evaluation, order.name, order.config, order.generation, record)
+    return entries.publish_score(store, order.evaluation, order.name, order.config, order.generation, record, order.share)

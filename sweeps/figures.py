@@ -9,17 +9,23 @@ import numpy as np
 from sweeps.balance import BalancePoint, Point, front
 
 COLOURS = {"specialist": "#b5482a", "general": "#2a6f97", "front": "#888888", "chosen": "#111111"}
+LABELLED = 30
+"""Of more points only those on the front are labelled."""
 
 
-def front_figure(points: Sequence[Point], chosen: BalancePoint | None) -> bytes:
+def front_figure(points: Sequence[Point], chosen: BalancePoint | None, title: str = "") -> bytes:
     """Specialist against general with error bars of one standard error, the front, and the balance point; a PNG."""
-    figure, axes = _axes()
+    figure, axes = _axes(title)
     table, errors = np.array([p.objectives for p in points]), np.array([p.stderr for p in points])
     axes.errorbar(*table.T, xerr=errors[:, 0], yerr=errors[:, 1], fmt="o", color=COLOURS["general"], capsize=2)
     ends = table[sorted(front(table), key=lambda i: table[i, 0])]
     axes.plot(*ends.T, color=COLOURS["front"], linewidth=1, zorder=0, label="front")
-    for point in points:
-        axes.annotate(label(point.params), point.objectives, xytext=(5, 5), textcoords="offset points", fontsize=8)
+    on_front = set(front(table))
+    for i, point in enumerate(points):
+        if len(points) > LABELLED and i not in on_front:
+            continue
+        name = label(point.params) if len(point.params) <= 2 else f"trial {point.trial}"
+        axes.annotate(name, point.objectives, xytext=(5, 5), textcoords="offset points", fontsize=8)
     if chosen:
         x, y = next(p.objectives for p in points if p.trial == chosen.trial)
         axes.scatter([x], [y], s=160, facecolors="none", edgecolors=COLOURS["chosen"], label="balance point", zorder=3)
@@ -29,10 +35,10 @@ def front_figure(points: Sequence[Point], chosen: BalancePoint | None) -> bytes:
     return _png(figure)
 
 
-def tradeoff_figure(points: Sequence[Point], chosen: BalancePoint | None) -> bytes:
-    """Both objectives over the first numeric parameter that was searched; a PNG."""
-    figure, axes = _axes()
-    names = [n for n, v in points[0].params.items() if isinstance(v, int | float)]
+def tradeoff_figure(points: Sequence[Point], chosen: BalancePoint | None, title: str = "") -> bytes:
+    """Both objectives over the first numeric parameter that all trials have; a PNG."""
+    figure, axes = _axes(title)
+    names = [n for n in points[0].params if all(isinstance(p.params.get(n), int | float) for p in points)]
     name = names[0] if names else "trial"
     value = {p.trial: float(p.params[name]) if names else float(p.trial) for p in points}
     ordered = sorted(points, key=lambda p: value[p.trial])
@@ -68,11 +74,12 @@ def _scale(axes: Any, values: Sequence[float]) -> None:
         axes.set_xticks(values, [f"{v:.3g}" for v in values], rotation=45)
 
 
-def _axes() -> tuple[Any, Any]:
+def _axes(title: str) -> tuple[Any, Any]:
     from matplotlib.figure import Figure
 
     figure = Figure(figsize=(6.4, 4.4), dpi=110, layout="constrained")
     axes = figure.subplots()
+    axes.set_title(title, color=COLOURS["specialist"])
     axes.spines[["top", "right"]].set_visible(False)
     return figure, axes
 

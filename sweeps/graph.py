@@ -1,48 +1,34 @@
 """The stage graph: all trials of a sweep laid over each other, each stage trained once, whichever trials need it.
 
-One small actor. It imports no torch and does no I/O: trials look into the store for it. A waiting stage is a coroutine here,
-not a process; it is handed to Ray when its pool has room and the budget holds it. When the actor dies, its stages die with
-it, and trials ask the new one again.
+It imports no torch and no Ray and does no I/O: trials look into the store for it. A waiting stage is a coroutine here, not a
+process; it is handed over when its pool has room and the budget holds it. In a run it is an actor and hands stages to Ray
+(sweeps/actor.py); in a simulation it lives in an event loop with virtual time (sweeps/simulate).
 """
 
 import asyncio
-import time
 import uuid
 from collections.abc import AsyncIterator, Awaitable, Callable, Sequence
 from contextlib import asynccontextmanager, nullcontext, suppress
 from dataclasses import dataclass
 from functools import partial
-from typing import Any
-
-import ray
-from ray.exceptions import NodeDiedError, RayTaskError, TaskCancelledError
+from typing import Any, Protocol
 
 from data.store import Record, Unusable
 from sweeps import budget as budgets
-from sweeps.admission import Admission, NoRoom, Resources, Slots
+from sweeps.admission import Admission, NoRoom, Resources, Slots, shape
 from sweeps.budget import Bill, Budget, Job, Rates, Spent
-from sweeps.generators import Generators
+from sweeps.failures import Failed, reason
 from sweeps.ledger import told
 from sweeps.lineage import Lineage, Order, merged
-from sweeps.tasks import (
-    HOLDS_NOTHING,
-    Failed,
-    reason,
-    shape,
-    stage_options,
-    train_stage,
-    trained_elsewhere,
-)
 from sweeps.terms import Abandoned, Known, News, Stopped, Terms
-from trainers.config import PoolName
-from trainers.failures import FINAL
+from trainers.config import PoolName, ResourcesConfig
 from trainers.job import StageJob
 
 NODES_LOST = 10
 """Times that a stage is begun again because its node died, which is no failure of the stage."""
 
 
-Work = Callable[[list[Bill]], Awaitable[Record]]
+Attempt = Callable[[list[Bill]], Awaitable[Record]]
 """What is made in a try; it may write bills."""
 
 
@@ -50,21 +36,49 @@ Work = Callable[[list[Bill]], Awaitable[Record]]
 class Running:
     """A stage in training."""
 
-    ref: Any
+    handle: Any
     asked_to_stop: Stopped | None = None
 
 
-@ray.remote(num_cpus=0, resources={"node:__internal_head__": 0.001}, max_restarts=-1, max_task_retries=0)
-class StageGraph:
+class Work(Protocol):
+    """Who trains and evaluates for a graph."""
+
+    def train(self, job: StageJob, pool: ResourcesConfig) -> Any:
+        """Begin to train a stage; a handle to what runs."""
+
+    async def trained(self, running: Any) -> Record:
+        """The record of a stage once it is trained; `stopped` stands in it where it was cancelled or stopped itself, and
+        `elsewhere` where another run trains it."""
+
+    async def elsewhere(self, job: StageJob) -> Record | None:
+        """The record of a stage that another run trains; None where that run gave it up."""
+
+    async def evaluate(self, order: Order, generated: bool, bill: Bill) -> Record:
+        """The record of an evaluation by one benchmark, `generated` where its answers are in the store; what it costs goes on
+        the bill."""
+
+    @property
+    def judging(self) -> int:
+        """Checkpoints that wait for a judge and hold no device."""
+
+    def cancel(self, running: Any, force: bool) -> None:
+        """End the training of a stage."""
+
+    def failure(self, error: BaseException) -> Failed | Unusable:
+        """What an error of a stage or an evaluation was."""
+
+
+class Graph:
     """Hands the result of a key to everyone who asks for it; the first who asks is charged."""
 
-    def __init__(self, terms: Terms, nodes: Sequence[Resources], spent: Spent) -> None:
+    def __init__(self, terms: Terms, nodes: Sequence[Resources], spent: Spent, work: Callable[[Slots], Work]) -> None:
+        """`work` is given the slots of the pool that evaluates."""
         self._terms = terms
         self._pools = {name: terms.resources.pool(name) for name in ("train", "evaluate")}
         self._room = Admission({name: shape(terms.resources, name) for name in ("train", "evaluate")}, nodes)
         self._budget = Budget(terms.budget, spent)
         self._rates = Rates(terms.measured, terms.resources.tokens_per_second)
-        self._generators = Generators(Slots(self._room, "evaluate", _seconds(terms)), self._pools["evaluate"])
+        self._work = work(Slots(self._room, "evaluate", patience(terms)))
         self._made: dict[str, asyncio.Task[Record]] = {}
         self._wanted: dict[str, set[int]] = {}
         self._left: set[int] = set()
@@ -74,7 +88,6 @@ class StageGraph:
         self._events: list[dict[str, Any]] = []
         self._progress: dict[str, dict[str, Any]] = {}
         self._life = uuid.uuid4().hex  # a graph that died comes back with no memory
-        self._me: Any = ray.get_runtime_context().current_actor
 
     async def want(self, trial: int, lineage: Lineage, known: Known) -> Record:
         """The record of a lineage's evaluation, with every stage on the way to it made at most once.
@@ -87,8 +100,8 @@ class StageGraph:
     async def want_stages(self, trial: int, lineage: Lineage, known: Known) -> Record:
         """The record of a lineage's last stage."""
         for job in lineage.jobs:
-            make = partial(self._train, trial, job, lineage.strategy, known.tokens.get(job.key))
-            record = await self._once(trial, job.key, known, make)
+            make = partial(self._train, trial, job, lineage.strategy, known.tokens.get(job.end))
+            record = await self._once(trial, job.end, known, make)
         return record
 
     async def leave(self, trial: int) -> None:
@@ -110,14 +123,14 @@ class StageGraph:
             progress=dict(self._progress),
             waiting=self._room.lacking(),
             can_train=self._room.capacity("train"),
-            judging=self._generators.scoring,
+            judging=self._work.judging,
         )
 
     async def progress(self, key: str, progress: dict[str, Any]) -> bool:
         """Told by the worker that trains a stage; whether it is to write a resume point and stop."""
         self._tell(key, progress)
         self._progress[key] = progress
-        beyond = self._budget.reached(time.monotonic())
+        beyond = self._budget.reached(_now())
         if beyond:
             self._stop(key, Stopped(beyond))
         return key in self._running and self._running[key].asked_to_stop is not None
@@ -148,26 +161,25 @@ class StageGraph:
 
     async def _train(self, trial: int, job: StageJob, strategy: str, tokens: int | None) -> Record:
         mixture = {share.name: share.fraction for share in job.shares}
-        about = {"key": job.key, "parent": job.parent, "strategy": strategy, "mixture": mixture, "trial": trial}
+        about = {"key": job.end, "parent": job.parent, "strategy": strategy, "mixture": mixture, "trial": trial}
         pool = self._pools["train"]
-        make = train_stage.options(**stage_options(pool))
         planned = self._rates.device_seconds(tokens, pool.accelerator_name, job.train.max_length, pool.devices)
 
         async def submit(bills: list[Bill]) -> Record:
-            return await self._followed(job.key, make.remote(job, pool, self._me, self._terms.owner))
+            return await self._followed(job.end, self._work.train(job, pool))
 
         while True:
             record = await self._held("stage", about, submit, "train", planned)
             if not record.get("elsewhere"):
                 self._rates.learn(record)
                 return record
-            theirs = await trained_elsewhere.options(**HOLDS_NOTHING).remote(job.store, job.key)
+            theirs = await self._work.elsewhere(job)
             if theirs:
-                return dict(theirs)
+                return theirs
 
     async def _evaluate(self, trial: int, lineage: Lineage, known: Known) -> Record:
         """The scores of all benchmarks. Each is published as soon as it is there, whatever becomes of the others."""
-        about = {"key": lineage.keys[-1], "fraction": 1.0, "trial": trial, "evaluations": lineage.evaluations}
+        about = {"key": lineage.keys[-1], "fraction": lineage.share, "trial": trial, "evaluations": lineage.evaluations}
 
         async def submit(bills: list[Bill]) -> Record:
             bills += [Bill() for _ in lineage.orders]
@@ -185,15 +197,15 @@ class StageGraph:
 
     async def _benchmark(self, trial: int, order: Order, known: Known, bill: Bill) -> Record:
         generated = order.generation in known.records
-        return await self._once(trial, order.evaluation, known, lambda: self._generators.evaluate(order, generated, bill))
+        return await self._once(trial, order.evaluation, known, lambda: self._work.evaluate(order, generated, bill))
 
-    async def _followed(self, key: str, ref: Any) -> Record:
+    async def _followed(self, key: str, handle: Any) -> Record:
         """The result of a stage that can be stopped meanwhile."""
-        self._running[key] = running = Running(ref)
+        self._running[key] = running = Running(handle)
         try:
-            record: Record = await ref
-        except Exception as error:
-            if running.asked_to_stop is None and not isinstance(error, TaskCancelledError):
+            record = await self._work.trained(handle)
+        except Exception:
+            if running.asked_to_stop is None:
                 raise
             record = {"stopped": None}  # by force
         finally:
@@ -205,7 +217,7 @@ class StageGraph:
         self,
         what: str,
         about: dict[str, Any],
-        submit: Work,
+        submit: Attempt,
         pool: PoolName,
         planned: float | None,
     ) -> Record:
@@ -221,14 +233,14 @@ class StageGraph:
         while name not in self._given_up:
             async with self._slot(pool) if pool == "train" else nullcontext():
                 bills: list[Bill] = []
-                job = Job(devices, resources.device_hour, planned, time.monotonic(), bills)
+                job = Job(devices, resources.device_hour, planned, _now(), bills)
                 self._refuse_beyond_budget(job)
                 self._budget.running[name] = job
                 self._note(f"{what}_started", about)
                 try:
                     record = await submit(bills)
                 except Exception as error:
-                    failure = _plain(error)
+                    failure = self._work.failure(error)
                     self._note(f"{what}_failed", about, **self._ended(name), error=reason(failure))
                 except asyncio.CancelledError:
                     self._note(f"{what}_stopped", about, **self._ended(name), step=None, reason="no trial needs it any more")
@@ -257,7 +269,7 @@ class StageGraph:
         with others, others may have paid."""
         job = self._budget.running.pop(name)
         judged = {"cost": job.judging()} if job.bills else {}
-        return {"device_seconds": job.so_far(time.monotonic()).device_seconds} | judged
+        return {"device_seconds": job.so_far(_now()).device_seconds} | judged
 
     def _count(self, name: str, failure: Failed, lost: int) -> None:
         """Give a stage up, for all trials of this run, when it has failed too often or would fail again."""
@@ -268,14 +280,14 @@ class StageGraph:
             self._given_up[name] = failure
 
     def _refuse_beyond_budget(self, job: Job) -> None:
-        refused = self._budget.refuses(job, time.monotonic())
+        refused = self._budget.refuses(job, _now())
         if refused:
             raise Stopped(refused)
 
     @asynccontextmanager
     async def _slot(self, pool: PoolName) -> AsyncIterator[None]:
         try:
-            async with self._room.slot(pool, _seconds(self._terms)):
+            async with self._room.slot(pool, patience(self._terms)):
                 yield
         except NoRoom as nothing:
             raise Stopped(str(nothing)) from None
@@ -295,7 +307,7 @@ class StageGraph:
             await asyncio.sleep(self._terms.grace_s)
             if self._running.get(key) is not running:
                 return
-            ray.cancel(running.ref, force=force)
+            self._work.cancel(running.handle, force)
 
     def _tell(self, key: str, progress: dict[str, Any]) -> None:
         """Note what happened to a stage, and its numbers about ten times on the way."""
@@ -309,15 +321,12 @@ class StageGraph:
         self._events.append({"event": event, **about, **more})
 
 
-def _plain(error: BaseException) -> Failed | Unusable:
-    """An error of a task as what it is, without Ray's wrapping."""
-    cause = error.cause if isinstance(error, RayTaskError) else error
-    if isinstance(cause, Failed | Unusable):
-        return cause
-    return Failed(reason(error), again=not isinstance(cause, FINAL), lost=isinstance(cause, NodeDiedError))
+def _now() -> float:
+    """Seconds on the clock of the event loop, which a simulation sets forward."""
+    return asyncio.get_running_loop().time()
 
 
-def _seconds(terms: Terms) -> float | None:
-    """The longest wait for devices that the cluster lacks."""
+def patience(terms: Terms) -> float | None:
+    """Seconds of the longest wait for devices that the cluster lacks."""
     minutes = terms.resources.wait_minutes
     return None if minutes is None else minutes * 60

@@ -104,6 +104,8 @@ def refuse_changes(folder: Folder, config: SweepConfig, known: Identities) -> No
         for field in sorted(before.keys() | now.keys())
         if before.get(field) != now.get(field) and not field.startswith(MAY_CHANGE)
     ]
+    if "simulation" in started[0] and known.plain() != started[0]["identities"]:
+        changed = ["  it is a simulation"]
     if not changed and started[0]["identities"] != known.plain():
         changed = ["  the files that the sources, the model or the benchmarks are read from have changed"]
     changed += _other_judges(started[0]["identities"].get("judges", {}), known.judges) if changed else []

@@ -6,12 +6,13 @@ from typing import Any
 from evaluators.judge.cost import total
 from evaluators.judge.offline import NAME as OFFLINE
 from sweeps import results
+from sweeps.budget import CHARGED
 from sweeps.ledger import Event
 
 
 def paid(events: Iterable[Event], trial: int) -> dict[str, Any] | None:
     """What judges were paid for a trial, failed evaluations included; None where nobody was asked."""
-    costs = [e["cost"] for e in events if e["event"] in results.CHARGED and e["trial"] == trial and e.get("cost")]
+    costs = [e["cost"] for e in events if e["event"] in CHARGED and e["trial"] == trial and e.get("cost")]
     return total(costs) if costs else None
 
 

@@ -8,7 +8,7 @@ over. On a disk it is `ledger.jsonl`; a bucket has no append, so there each even
 import json
 import os
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from typing import Any, Protocol
 
@@ -38,13 +38,14 @@ def told(record: Event) -> Event:
 class Ledger:
     """Appends events to the ledger of a run; each is durable when `append` returns."""
 
-    def __init__(self, folder: Folder) -> None:
+    def __init__(self, folder: Folder, clock: Callable[[], float] = time.time) -> None:
         self.folder = folder
+        self._clock = clock
         self._pen: _Pen = _File(folder) if folder.local else _Segments(folder)
 
     def append(self, event: str, **values: Any) -> Event:
         """Write one event with the present time and return it. Raises ValueError for a number that is not finite."""
-        line = {"event": event, "time": time.time(), **values}
+        line = {"event": event, "time": self._clock(), **values}
         self._pen.write(json.dumps(line, allow_nan=False, ensure_ascii=False).encode() + b"\n")
         return line
 

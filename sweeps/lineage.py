@@ -5,6 +5,7 @@ Pure: from a configuration and the fingerprints of its inputs. `plan` computes t
 
 from collections.abc import Iterable, Mapping
 from dataclasses import asdict, dataclass, field, replace
+from math import ceil
 from pathlib import Path
 from typing import Any
 
@@ -19,7 +20,7 @@ from evaluators.evaluate import Identity
 from evaluators.judge.cost import total
 from sweeps.config import SweepConfig
 from trainers import base
-from trainers.job import Share, StageJob
+from trainers.job import KIND, RUNGS, Share, StageJob
 from trainers.keys import KeyedStage, chain, in_order
 from trainers.recipe import Stage, recipe
 
@@ -58,8 +59,15 @@ class Order:
     generation: str
     evaluation: str
     count: int | None
+    share: float = 1.0
+    """Of the questions; below 1 the checkpoint is a rung."""
     start: int = 0
     stop: int | None = None
+
+    @property
+    def kind(self) -> str:
+        """Kind of the checkpoint's entry in the store."""
+        return KIND if self.share == 1 else RUNGS
 
     @property
     def chunks(self) -> list["Order"]:
@@ -67,7 +75,9 @@ class Order:
         size = BATCHES * self.config.batch_size
         if self.count is None:
             return [self]
-        return [replace(self, start=start, stop=start + size) for start in range(0, self.count, size)]
+        starts = range(0, ceil(self.share * self.count), size)
+        pieces = [replace(self, start=start, stop=start + size) for start in starts]
+        return [*pieces[:-1], replace(pieces[-1], stop=None)]  # samples of a question stay together, so there may be more
 
 
 @dataclass(frozen=True)
@@ -79,8 +89,13 @@ class Lineage:
     strategy: str
 
     @property
+    def share(self) -> float:
+        """The share of the last stage after which, and of the questions on which, it is evaluated."""
+        return self.jobs[-1].until
+
+    @property
     def keys(self) -> tuple[str, ...]:
-        return tuple(job.key for job in self.jobs)
+        return tuple(job.end for job in self.jobs)
 
     @property
     def evaluation(self) -> str:
@@ -116,12 +131,13 @@ def stages(config: SweepConfig, known: Identities) -> tuple[KeyedStage, ...]:
     return chain(steps, known.base, config.model, known.sources)
 
 
-def lineage(config: SweepConfig, known: Identities) -> Lineage:
-    """The jobs and the evaluation of one trial's configuration."""
-    keyed = stages(config, known)
+def lineage(config: SweepConfig, known: Identities, share: float = 1.0) -> Lineage:
+    """The jobs and the evaluation of one trial's configuration, up to a share of its last stage."""
+    jobs = tuple(_job(config, known, stage) for stage in stages(config, known))
+    last = replace(jobs[-1], until=share)
     return Lineage(
-        jobs=tuple(_job(config, known, stage) for stage in keyed),
-        orders=tuple(_order(config, keyed[-1].key, name, known.items[name]) for name in config.evaluate.benchmarks),
+        jobs=(*jobs[:-1], last),
+        orders=tuple(_order(config, last, name, known.items[name]) for name in config.evaluate.benchmarks),
         strategy=config.strategy,
     )
 
@@ -176,16 +192,17 @@ def root(storage: str) -> str:
     return path.rstrip("/") if "://" in path else str(Path(path).resolve())
 
 
-def _order(config: SweepConfig, stage: str, name: str, identity: Identity) -> Order:
+def _order(config: SweepConfig, job: StageJob, name: str, identity: Identity) -> Order:
     return Order(
         store=store_root(config),
-        stage=stage,
+        stage=job.end,
         name=name,
         config=config.evaluate,
         trust_remote_code=config.model.trust_remote_code,
-        generation=identity.generation(stage),
-        evaluation=identity.evaluation(stage),
+        generation=identity.generation(job.end),
+        evaluation=identity.evaluation(job.end),
         count=identity.count,
+        share=job.until,
     )
 
 

@@ -4,6 +4,7 @@ import os
 import re
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from difflib import get_close_matches
+from functools import partial
 from importlib.resources import files
 from pathlib import Path
 from typing import Any, TypeVar, get_args
@@ -13,7 +14,7 @@ from pydantic import BaseModel, ValidationError
 
 from data.files import Folder
 from evaluators.config import names_file
-from sweeps import checks
+from sweeps import checks, space_checks
 from sweeps.checks import Problem, is_file
 from sweeps.config import SweepConfig
 from sweeps.dotted import with_value
@@ -39,9 +40,9 @@ class ConfigError(Exception):
         self.problems = tuple(problems)
 
 
-def load(where: str, overrides: Sequence[str] = ()) -> SweepConfig:
+def load(where: str, overrides: Sequence[str] = (), inputs: bool = True) -> SweepConfig:
     """The configuration at a path, or the shipped one of that name, with `key=value` overrides."""
-    return parse(given(where, overrides))
+    return parse(given(where, overrides), inputs)
 
 
 def given(where: str, overrides: Sequence[str] = ()) -> dict[str, Any]:
@@ -55,9 +56,13 @@ def given(where: str, overrides: Sequence[str] = ()) -> dict[str, Any]:
     return values
 
 
-def parse(values: Mapping[str, Any]) -> SweepConfig:
-    """A checked configuration. Raises ConfigError with every error that can be found."""
-    return parse_as(SweepConfig, checks.find, values)
+def parse(values: Mapping[str, Any], inputs: bool = True) -> SweepConfig:
+    """A checked configuration; `inputs`: its files must be there. Raises ConfigError with every error that can be found."""
+    return parse_as(SweepConfig, partial(_problems, inputs=inputs), values)
+
+
+def _problems(values: Mapping[str, Any], inputs: bool) -> list[Problem]:
+    return [*checks.find(values, inputs), *space_checks.find(values)]
 
 
 def parse_as(kind: type[Checked], check: Check, values: Mapping[str, Any]) -> Checked:

@@ -5,10 +5,10 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 
 from data.store import Store
-from sweeps import costs, lineage, space
+from sweeps import costs, lineage, space, starts
 from sweeps.config import BudgetConfig, SweepConfig
 from sweeps.loading import with_params
-from sweeps.space import Params
+from sweeps.scales import Params
 from sweeps.study import planned_trials
 from trainers.job import KIND, StageJob
 
@@ -76,12 +76,13 @@ def plan(config: SweepConfig) -> Plan:
 
 def points(config: SweepConfig) -> tuple[list[Params], bool]:
     """The parameters of the trials to come, and whether these are the very ones: else the middle of the space stands in."""
-    trials, searched = planned_trials(config.search), config.search.space
-    if config.search.sampler == "grid" or not searched:
-        return (space.grid(searched) or [{}])[:trials], True
-    first = space.start_points(searched)[:trials]
-    middle = {name: space.middle(parameter) for name, parameter in searched.items()}
-    return first + [middle] * (trials - len(first)), False
+    search = config.search
+    trials, searched = planned_trials(search), search.space
+    whole = space.grid(searched) if search.sampler == "grid" or space.size(searched) is not None else []
+    if search.sampler == "grid" or len(whole) == trials:
+        return whole[:trials], True
+    first = space.start_points(searched, starts.points(search))[:trials]
+    return first + [space.complete(searched, {})] * (trials - len(first)), False
 
 
 def _nodes(config: SweepConfig, wanted: Sequence[StageJob], store: Store) -> list[PlannedStage]:

@@ -77,6 +77,8 @@ def _params(event: Mapping[str, Any]) -> str:
 
 
 def _finished(event: Mapping[str, Any]) -> str:
+    if event["state"] == "pruned":
+        return f"trial {event['trial']} ({_params(event)}) pruned after {event['rung']:g} of its last stage"
     if event["state"] != "complete":
         return f"trial {event['trial']} {event['state']}: {event.get('error')}"
     return f"trial {event['trial']} ({_params(event)}): specialist {event['specialist']:.3f}, general {event['general']:.3f}"

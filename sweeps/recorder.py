@@ -2,28 +2,41 @@
 
 import json
 import tempfile
-from collections.abc import Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
-from typing import Any
+from typing import Any, Protocol
 
 from data.files import Folder
 from data.store import Record, Store
 from evaluators.entries import EVALUATIONS
-from sweeps import budget, judging, results
+from sweeps import budget, judging, shown, starts
+from sweeps.accounts import Accounts
 from sweeps.budget import Spent
 from sweeps.config import SweepConfig
 from sweeps.ledger import Event, Ledger, read, told
 from sweeps.lineage import merged, run_folder, store_root
 from sweeps.progress import Progress
-from sweeps.space import Params
-from sweeps.study import SweepStudy, planned_trials
-from trainers.job import KIND
+from sweeps.pruner import EVENT as AT_RUNG
+from sweeps.pruner import Pruner
+from sweeps.scales import Params
+from sweeps.study import OBJECTIVES, SweepStudy, ending, planned_trials
+from trainers.job import kind_of
+
+
+class Results(Protocol):
+    """Where the results of stages and evaluations lie: the store, or the ledger of a simulation."""
+
+    def record(self, kind: str, key: str) -> Record | None: ...
+    def fetch(self, kind: str, key: str) -> Path: ...
+    def damage(self) -> Iterable[Mapping[str, Any]]: ...
 
 
 class Recorder:
     """Owns the ledger of a run and the study that is rebuilt from it. Lives in the driver's main thread."""
 
-    def __init__(self, config: SweepConfig, ledger: Ledger, progress: Progress, last_seen: float = 0.0) -> None:
+    def __init__(
+        self, config: SweepConfig, ledger: Ledger, progress: Progress, last_seen: float = 0.0, store: Results | None = None
+    ) -> None:
         """`last_seen` is when the process that held this run before was last alive, where it did not end by itself."""
         self._config = config
         self._ledger = ledger
@@ -31,14 +44,22 @@ class Recorder:
         train, evaluate = config.resources.pool("train"), config.resources.pool("evaluate")
         self._devices = {"stage": train.devices, "rung": evaluate.gpus_per_worker or evaluate.cpus_per_worker}
         self._folder = run_folder(config)
-        self._store = Store(store_root(config))
+        self._store: Results = store or Store(store_root(config))
         self.events: list[Event] = read(ledger.folder)
         self._asked = {e["trial"]: e["params"] for e in self.events if e["event"] == "trial_started"}
         self._scratch = tempfile.TemporaryDirectory(prefix="fulcrum-study-")
         self._database = (self._folder.path() if self._folder.local else Path(self._scratch.name)) / "study.db"
-        self.study = SweepStudy(config.search, self._database, config.name)
+        started = next((e for e in self.events if e["event"] == "run_started"), {})
+        # As they were when the run began: the files that they came from may have changed.
+        self.start: list[Params] = started["start"] if "start" in started else starts.points(config.search)
+        storage = shown.of(config.search, self._database)
+        shown_study = shown.ShownStudy(storage, config.name, str(self._folder), OBJECTIVES)
+        self.study = SweepStudy(config.search, self.start, shown_study)
         self.spent: Spent = budget.spent(self.events)
+        self._accounts = Accounts(self.events)
+        self._planned = planned_trials(config.search)
         self.stopped: str | None = None
+        self.pruner = Pruner(config.search.pruner, self.events) if config.search.pruner else None
         self.unfinished = self._replay()
         self.save_study()
         self.reconcile(last_seen or max((event["time"] for event in self.events), default=0.0))
@@ -46,19 +67,27 @@ class Recorder:
     @property
     def open(self) -> int:
         """Number of trials that are still to be asked."""
-        return max(0, planned_trials(self._config.search) - len(self._asked))
+        return max(0, self._planned - len(self._asked))
 
     @property
     def left(self) -> int:
         """Number of trials that have no end, asked or not."""
         ended = {event["trial"] for event in self.events if event["event"] == "trial_finished"}
-        return planned_trials(self._config.search) - len(ended)
+        return self._planned - len(ended)
 
     def note(self, event: str, **values: Any) -> None:
         """Append an event and show it."""
         self.events.append(self._ledger.append(event, **values))
         self.spent += budget.of(self.events[-1])
+        self._accounts.take(self.events[-1])
         self._progress.event(self.events[-1])
+
+    def end(self, chosen: int | None) -> None:
+        """Note the end of the run with the trial that was chosen, or why it was stopped before its end."""
+        if self.stopped:
+            self.note("run_stopped", reason=self.stopped, open=self.left)
+        else:
+            self.note("run_finished", trial=chosen)
 
     def ask(self) -> tuple[int, Params] | None:
         """The next new trial, None when all are asked."""
@@ -81,32 +110,40 @@ class Recorder:
         folder = self._folder / f"trials/{number:04d}"
         self._write_trial(folder, params, outcome)
         self._note_reused(number, outcome)
-        cost = results.cost(self.events, number, outcome.get("stages", ()))
+        cost = self._accounts.cost(number, outcome.get("stages", ()))
         paid = judging.paid(self.events, number)
         end = {"error": None, "scores": {}} | outcome | cost | ({"cost": paid} if paid else {})
         self.note("trial_finished", trial=number, params=params, **end)
-        self._tell(number, outcome)
+        self.study.tell(number, ending(end, self._config.search))
         self.save_study()
         self.note_damage()
 
+    def at_rung(self, number: int, rung: float, objectives: tuple[float, float]) -> bool:
+        """Whether a trial that has reached a rung goes on. What was decided before is not decided again."""
+        assert self.pruner is not None
+        goes_on = self.pruner.decided(number, rung)
+        if goes_on is None:
+            goes_on = self.pruner.goes_on(number, rung, objectives)
+            specialist, general = objectives
+            self.note(AT_RUNG, trial=number, rung=rung, specialist=specialist, general=general, goes_on=goes_on)
+        return goes_on
+
     def save_study(self) -> None:
         """Copy the study to the run's folder, where that is not on this machine."""
-        if not self._folder.local:
+        if not self._folder.local and not self._config.search.storage_env:
             self._folder.put(self._database, "study.db")
 
     def _replay(self) -> list[tuple[int, Params]]:
-        """Put the ledger's trials into the study, in the order of asking; the unfinished ones are returned."""
-        finished = {event["trial"]: event for event in self.events if event["event"] == "trial_finished"}
-        for number, params in sorted(self._asked.items()):
-            if self.study.put(params) != number:
-                raise RuntimeError(f"the ledger lacks a trial before number {number}")
-            if number in finished:
-                self._tell(number, finished[number])
-        return [(n, params) for n, params in sorted(self._asked.items()) if n not in finished]
-
-    def _tell(self, number: int, outcome: dict[str, Any]) -> None:
-        complete = outcome["state"] == "complete"
-        self.study.tell(number, (outcome["specialist"], outcome["general"]) if complete else None, outcome.get("error"))
+        """Put the ledger's trials into the study, in the order of the events; the unfinished ones are returned."""
+        unfinished: dict[int, Params] = {}
+        for event in self.events:
+            if event["event"] == "trial_started":
+                unfinished[event["trial"]] = event["params"]
+                if self.study.put(event["params"]) != event["trial"]:
+                    raise RuntimeError(f"the ledger lacks a trial before number {event['trial']}")
+            elif event["event"] == "trial_finished" and unfinished.pop(event["trial"], None) is not None:
+                self.study.tell(event["trial"], ending(event, self._config.search))
+        return sorted(unfinished.items())
 
     def reconcile(self, until: float) -> None:
         """Write down the ends of what a driver or a graph that died at `until` had started: it could not tell any more.
@@ -116,7 +153,8 @@ class Recorder:
         for event in _open(self.events):
             what = event["event"].removesuffix("_started")
             about = {name: value for name, value in event.items() if name not in ("event", "time")}
-            record = self._store.record(KIND, event["key"]) if what == "stage" else self._scores(event["evaluations"])
+            trained, key = what == "stage", event["key"]
+            record = self._store.record(kind_of(key), key) if trained else self._scores(event["evaluations"])
             if record:
                 self.note(f"{what}_finished", **about, **told(record))
             else:
@@ -125,10 +163,11 @@ class Recorder:
 
     def note_damage(self) -> None:
         """Say what was set aside in the store since this run began."""
-        said = {(e["kind"], e["key"], e["attempt"]) for e in self.events if e["event"] == "entry_set_aside"}
-        for found in self._store.damage():
-            about = {name: found[name] for name in ("kind", "key", "attempt", "reason")}
-            if found["time"] > self.events[0]["time"] and (found["kind"], found["key"], found["attempt"]) not in said:
+        found = list(self._store.damage())
+        said = {(e["kind"], e["key"], e["attempt"]) for e in self.events if e["event"] == "entry_set_aside"} if found else set()
+        for entry in found:
+            about = {name: entry[name] for name in ("kind", "key", "attempt", "reason")}
+            if entry["time"] > self.events[0]["time"] and (entry["kind"], entry["key"], entry["attempt"]) not in said:
                 self.note("entry_set_aside", **about)
 
     def _scores(self, evaluations: dict[str, str]) -> Record | None:
@@ -138,10 +177,9 @@ class Recorder:
         return merged(found) if len(found) == len(evaluations) else None
 
     def _note_reused(self, number: int, outcome: dict[str, Any]) -> None:
-        paid = {e["key"]: e["trial"] for e in self.events if e["event"] == "stage_finished"}
         for key in outcome.get("stages", ()):
-            if paid.get(key) != number:
-                record = self._store.record(KIND, key) or {}
+            if self._accounts.payer(key) != number:
+                record = self._store.record(kind_of(key), key) or {}
                 self.note("stage_reused", key=key, trial=number, device_seconds=record.get("device_seconds", 0.0))
 
     def _write_trial(self, folder: Folder, params: Params, outcome: dict[str, Any]) -> None:

@@ -27,10 +27,12 @@ def write(
     """Write `report.html`, and `front.png` and `tradeoff.png` where a trial was completed."""
     points = results.points(events)
     drawn: dict[str, str] = {}
+    simulated = results.simulated(events)
+    title = "simulation" if simulated else ""
     if points:
         images = {
-            "front": figures.front_figure(points, chosen),
-            "tradeoff": figures.tradeoff_figure(points, chosen),
+            "front": figures.front_figure(points, chosen, title),
+            "tradeoff": figures.tradeoff_figure(points, chosen, title),
         }
         for name, image in images.items():
             folder.write(f"{name}.png", image)
@@ -41,6 +43,7 @@ def write(
     ).get_template("report.html")
     page = template.render(
         config=config,
+        simulated=simulated,
         chosen=chosen,
         sentence=sentence(chosen, config),
         rows=rows,
@@ -99,8 +102,9 @@ def _trials(numbers: Sequence[int]) -> str:
 
 def warnings(events: Sequence[Event], config: SweepConfig) -> list[str]:
     """What a reader must know before believing a number."""
-    told = []
-    if unsandboxed(config):
+    simulated = results.simulated(events)
+    told = [simulated] if simulated else []
+    if unsandboxed(config) and not simulated:
         told.append("Model-written code was run with process limits but WITHOUT a sandbox (allow_unsandboxed_code).")
     told += judging.warnings(events)
     if any(benchmark.limit for benchmark in config.evaluate.benchmarks.values()):

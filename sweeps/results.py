@@ -11,9 +11,9 @@ import pyarrow.parquet as parquet
 import yaml
 
 from data.files import Folder
-from sweeps import comparisons
+from sweeps import comparisons, space
+from sweeps.accounts import Accounts
 from sweeps.balance import BalancePoint, Point, choose, plain
-from sweeps.budget import CHARGED
 from sweeps.comparisons import Comparison
 from sweeps.config import SweepConfig
 from sweeps.ledger import Event
@@ -28,44 +28,31 @@ def trials(events: Sequence[Event]) -> list[Event]:
     return [last[number] for number in sorted(last)]
 
 
+def simulated(events: Iterable[Event]) -> str | None:
+    """The sentence that stands wherever results of a simulation are shown; None for a real run."""
+    started = next((event for event in events if event["event"] == "run_started"), {})
+    about = started.get("simulation")
+    if not about:
+        return None
+    return (
+        f"SIMULATION against the surface {about['surface']}: no model was trained, every score, second and device-second "
+        f"is made up (seed {about['world']})."
+    )
+
+
 def rows(events: Sequence[Event], config: SweepConfig) -> list[Row]:
     """One row per finished trial, with the same columns in each."""
-    params, benchmarks = list(config.search.space), list(config.evaluate.benchmarks)
-    spent, made = charges(events), costs(events)
+    params, benchmarks = list(space.columns(config.search.space)), list(config.evaluate.benchmarks)
+    accounts = Accounts(events)
     return [
         {"trial": t["trial"], "state": t["state"]}
         | {name: t["params"].get(name) for name in params}
         | _scores(t, benchmarks)
         | {"specialist": t.get("specialist"), "general": t.get("general")}
-        | _cost(t["trial"], t.get("stages") or (), spent, made)
+        | accounts.cost(t["trial"], t.get("stages") or ())
         | {"error": t.get("error")}
         for t in trials(events)
     ]
-
-
-def charges(events: Iterable[Event]) -> dict[int, float]:
-    """Device-seconds by trial: each attempt at a stage or evaluation is charged to the trial that asked first."""
-    spent: dict[int, float] = {}
-    for event in events:
-        if event["event"] in CHARGED:
-            spent[event["trial"]] = spent.get(event["trial"], 0.0) + event["device_seconds"]
-    return spent
-
-
-def costs(events: Iterable[Event]) -> dict[str, tuple[int | None, float]]:
-    """Who paid for each stage, by key, and its device-seconds; nobody where it came from the store."""
-    paid: dict[str, tuple[int | None, float]] = {}
-    for event in events:
-        if event["event"] == "stage_finished":
-            paid[event["key"]] = (event["trial"], event["device_seconds"])
-        elif event["event"] == "stage_reused":
-            paid.setdefault(event["key"], (None, event["device_seconds"]))
-    return paid
-
-
-def cost(events: Sequence[Event], trial: int, stages: Iterable[str]) -> Row:
-    """Device-seconds that a trial was charged, and those that it did not have to spend for its stages."""
-    return _cost(trial, stages, charges(events), costs(events))
 
 
 def points(events: Sequence[Event]) -> list[Point]:
@@ -98,16 +85,17 @@ def write(folder: Folder, events: Sequence[Event], config: SweepConfig) -> tuple
     compared = comparisons.compare(folder, config, completed, chosen.trial)
     chosen = replace(chosen, alike=comparisons.alike_to(compared, chosen.trial))
     _write_json(folder, "balance.json", plain(chosen))
-    folder.write("best.yaml", best(config, chosen).encode())
+    folder.write("best.yaml", best(config, chosen, simulated(events)).encode())
     return chosen, compared
 
 
-def best(config: SweepConfig, chosen: BalancePoint) -> str:
+def best(config: SweepConfig, chosen: BalancePoint, simulated: str | None = None) -> str:
     """The balance point as a configuration that `fulcrum train` runs."""
     values = with_params(config, chosen.params).model_dump(mode="json", exclude_none=True)
     values.pop("search", None)
     values["name"] = f"{config.name}-best"
-    head = f"# trial {chosen.trial} of {config.name}: {chosen.reason}\n"
+    head = f"# {simulated} It tells nothing about your data.\n" if simulated else ""
+    head += f"# trial {chosen.trial} of {config.name}: {chosen.reason}\n"
     return head + yaml.safe_dump(values, sort_keys=False, allow_unicode=True)
 
 
@@ -117,14 +105,9 @@ def _scores(trial: Event, benchmarks: Sequence[str]) -> Row:
     return {k: v for name in benchmarks for k, v in ((name, values.get(name)), (f"{name}_stderr", errors.get(name)))}
 
 
-def _cost(trial: int, stages: Iterable[str], spent: Mapping[int, float], made: Mapping[str, tuple[int | None, float]]) -> Row:
-    saved = (made[key][1] for key in stages if key in made and made[key][0] != trial)
-    return {"device_seconds": spent.get(trial, 0.0), "saved_device_seconds": sum(saved, 0.0)}
-
-
 def _schema(config: SweepConfig) -> pa.Schema:
     names = {"trial": pa.int64(), "state": pa.string()}
-    names |= {name: _type(parameter) for name, parameter in config.search.space.items()}
+    names |= {name: _type(parameter) for name, parameter in space.columns(config.search.space).items()}
     for name in config.evaluate.benchmarks:
         names |= {name: pa.float64(), f"{name}_stderr": pa.float64()}
     names |= dict.fromkeys(("specialist", "general", "device_seconds", "saved_device_seconds"), pa.float64())

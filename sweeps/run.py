@@ -39,14 +39,12 @@ def sweep(config: SweepConfig, progress: Progress, address: str | None = None) -
         ledger = Ledger(folder)
         try:
             recorder = Recorder(config, ledger, progress, held.last_seen)
-            recorder.note("run_continued" if recorder.events else "run_started", identities=known.plain())
+            begun = "run_continued" if recorder.events else "run_started"
+            recorder.note(begun, identities=known.plain(), start=recorder.start)
             if recorder.unfinished or recorder.open:
                 _search(config, known, recorder, progress, address)
             chosen = conclude(folder, config)
-            if recorder.stopped:
-                recorder.note("run_stopped", reason=recorder.stopped, open=recorder.left)
-            else:
-                recorder.note("run_finished", trial=chosen.trial if chosen else None)
+            recorder.end(chosen.trial if chosen else None)
             return chosen
         finally:
             ledger.close()
@@ -64,6 +62,7 @@ def _search(config: SweepConfig, known: Identities, recorder: Recorder, progress
         from ray import tune
 
         from sweeps.driver import Follow, start_graph
+        from sweeps.scheduler import RungScheduler
         from sweeps.searcher import StudySearcher
         from sweeps.tasks import ON_THE_HEAD
         from sweeps.trial import Context, run_trial
@@ -90,11 +89,16 @@ def _search(config: SweepConfig, known: Identities, recorder: Recorder, progress
                 return None
             return waiting.pop(0) if waiting else recorder.ask()
 
+        def goes_on(number: int, rung: float, objectives: tuple[float, float]) -> bool:
+            follow.drain()  # what it cost to get there comes first
+            return recorder.at_rung(number, rung, objectives)
+
         def room() -> int:
             return min(bound, follow.room()) if bound else follow.room()
 
         searcher = StudySearcher(ask, finish, room)
-        context = Context(lineage.absolute(config), known, graph)
+        rungs = recorder.pruner.rungs if recorder.pruner else ()
+        context = Context(lineage.absolute(config), known, graph, rungs)
         tuner = tune.Tuner(
             tune.with_resources(
                 tune.with_parameters(run_trial, context=context),
@@ -102,6 +106,7 @@ def _search(config: SweepConfig, known: Identities, recorder: Recorder, progress
             ),
             tune_config=tune.TuneConfig(
                 search_alg=searcher,
+                scheduler=RungScheduler(goes_on),
                 num_samples=len(recorder.unfinished) + recorder.open,
                 trial_name_creator=lambda trial: f"{trial.config['trial']:04d}",
                 trial_dirname_creator=lambda trial: f"{trial.config['trial']:04d}-{trial.trial_id}",

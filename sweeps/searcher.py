@@ -9,7 +9,7 @@ from typing import Any
 
 from ray.tune.search import Searcher
 
-from sweeps.space import Params
+from sweeps.scales import Params
 
 Finish = Callable[[int, dict[str, Any]], None]
 
@@ -34,8 +34,11 @@ class StudySearcher(Searcher):
         return {"trial": asked[0], "params": params}
 
     def on_trial_complete(self, trial_id: str, result: dict[str, Any] | None = None, error: bool = False) -> None:
-        told = (result or {}).get("outcome")
-        outcome = json.loads(told) if told else {"state": "failed", "error": "the process of the trial died"}
+        told = json.loads((result or {}).get("outcome", "{}"))
+        died = {"state": "failed", "error": "the process of the trial died"}
+        outcome = told if told and not error else died
+        if outcome["state"] == "rung":  # the last that it reported: it did not go on
+            outcome = {name: told[name] for name in ("rung", "stages", "evaluations")} | {"state": "pruned"}
         self._finish(self._numbers.pop(trial_id), outcome)
 
     def __getstate__(self) -> dict[str, Any]:

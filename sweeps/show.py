@@ -8,7 +8,7 @@ from rich.table import Table
 from rich.text import Text
 
 from data.files import Folder
-from sweeps import report
+from sweeps import report, results
 from sweeps.balance import BalancePoint
 from sweeps.config import SweepConfig
 from sweeps.ledger import read
@@ -28,8 +28,9 @@ def trials(console: Console, rows: Sequence[Row], chosen: BalancePoint | None) -
 
 def ending(console: Console, folder: Folder, config: SweepConfig, chosen: BalancePoint | None) -> None:
     """The balance point in one sentence, warnings, and where everything lies."""
-    lines = [report.sentence(chosen, config)]
-    if report.unsandboxed(config):
+    simulated = results.simulated(read(folder))
+    lines = [*([simulated] if simulated else []), report.sentence(chosen, config)]
+    if report.unsandboxed(config) and not simulated:
         lines.append("Model-written code ran WITHOUT a sandbox (evaluate.allow_unsandboxed_code).")
     lines += [f"report: {folder}/report.html"]
     lines += [f"next: fulcrum train {folder}/best.yaml"] if chosen else []
@@ -83,6 +84,8 @@ def status(console: Console, folder: Folder) -> None:
     open_trials = {e["trial"] for e in events if e["event"] == "trial_started"} - ended.keys()
     stages = Counter(e["event"] for e in events if e["event"].startswith("stage_"))
     states = ", ".join(f"{number} {state}" for state, number in Counter(ended.values()).items()) or "none"
+    if simulated := results.simulated(events):
+        console.print(simulated, markup=False, soft_wrap=True)
     console.print(f"{folder.name}: trials finished: {states}; open: {len(open_trials)}", markup=False)
     console.print(f"stages trained: {stages['stage_finished']}, reused: {stages['stage_reused']}", markup=False)
     over = any(e["event"] == "run_finished" for e in events[-1:])

@@ -45,7 +45,7 @@ def _train(config: SweepConfig, path: lineage.Lineage, ledger: Ledger, progress:
         from ray.exceptions import RayTaskError
 
         from sweeps.driver import Follow, start_graph
-        from sweeps.tasks import reason
+        from sweeps.failures import reason
         from sweeps.trial import known, until_answered
 
         cluster.require_room(config.resources)

@@ -1,88 +1,140 @@
-"""The search space: each parameter as Optuna sees it, and as the sampler works on it.
+"""The search space of a sweep: which parameters a trial has, its starting points, and its finite grid.
 
-A `loguniform` parameter with `include_zero` cannot be a logarithmic distribution, because Optuna refuses 0 there. The study
-that people look at holds its plain values; the sampler works on log2(value + low), where 0 is one octave below `low`.
+A parameter with `when` exists only in trials where other parameters have the values named there; `k` only where the strategy
+is dmt. `params` of a trial holds the values of the parameters that it has, by column, in the order of the space.
 """
 
-from collections.abc import Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from itertools import product
-from math import log2
+from math import prod
 from typing import TYPE_CHECKING, Any
 
-from sweeps.config import Choice, Grid, Int, LogUniform, Parameter, Uniform
+from sweeps import scales
+from sweeps.config import Int, LogUniform, Parameter, Uniform
+from sweeps.scales import Params
 
 if TYPE_CHECKING:
     from optuna.distributions import BaseDistribution
 
-Params = dict[str, Any]
 Space = Mapping[str, Parameter]
+Distributions = Mapping[str, "BaseDistribution"]
+PAPER_K = (0.0, 1 / 256, 1 / 64, 1 / 16, 1 / 4, 1.0)
+"""The values of k in the tables of arXiv 2310.05492."""
+FINITE = 10_000
+"""A space of at most so many points is searched until all are tried."""
+
+
+def columns(space: Space) -> dict[str, Parameter]:
+    """The dotted paths that a space sets, in order, each with its parameter."""
+    return {path: parameter for key, parameter in space.items() for path in scales.columns(key, parameter)}
+
+
+def conditions(space: Space, key: str) -> dict[str, tuple[Any, ...]]:
+    """The values that other parameters must have for this one to exist."""
+    automatic = {"strategy": ("dmt",)} if key == "k" and "strategy" in space else {}
+    return automatic | dict(space[key].when)
+
+
+def ordered(space: Space) -> list[str]:
+    """The keys, each after those that its conditions name. Raises ValueError where they name each other in a circle."""
+    order: list[str] = []
+    while len(order) < len(space):
+        ready = [key for key in space if key not in order and set(conditions(space, key)) <= set(order)]
+        if not ready:
+            left = ", ".join(key for key in space if key not in order)
+            raise ValueError(f"the conditions of {left} depend on each other or on what is not searched")
+        order += ready
+    return order
+
+
+def exists(space: Space, key: str, params: Mapping[str, Any]) -> bool:
+    """Whether a trial with these values has this parameter."""
+    return all(name in params and params[name] in allowed for name, allowed in conditions(space, key).items())
+
+
+def present(space: Space, params: Mapping[str, Any]) -> Iterator[tuple[str, Parameter]]:
+    """The parameters that a trial has."""
+    for key in ordered(space):
+        if exists(space, key, params):
+            yield key, space[key]
+
+
+def chosen(space: Space, choose: Callable[[str, Parameter], Params]) -> Params:
+    """The params of a trial whose values are chosen one parameter after the other."""
+    params: Params = {}
+    for key in ordered(space):
+        if exists(space, key, params):
+            params |= choose(key, space[key])
+    return {path: params[path] for path in columns(space) if path in params}
+
+
+def drawn(space: Space, draw: "Callable[[str, BaseDistribution], Any]") -> Params:
+    """The params at coordinates that are drawn one after the other."""
+    return chosen(space, lambda key, p: scales.at(key, p, {n: draw(n, d) for n, d in scales.coordinates(key, p).items()}))
+
+
+def position(space: Space, params: Params) -> tuple[dict[str, Any], "dict[str, BaseDistribution]"]:
+    """A trial's coordinates and their distributions, as the sampler sees it."""
+    there = list(present(space, params))
+    where = {name: value for key, p in there for name, value in scales.position(key, p, params).items()}
+    return where, {name: d for key, p in there for name, d in scales.coordinates(key, p).items()}
+
+
+def shown(space: Space, params: Params) -> "dict[str, BaseDistribution]":
+    """The distributions of a trial's values in the study that people look at."""
+    return {path: d for key, p in present(space, params) for path, d in scales.shown(key, p).items()}
+
+
+def complete(space: Space, given: Mapping[str, Any]) -> Params:
+    """The values given, and the middle of every other parameter; conditions of what is given are met where they can be."""
+    needed = {n: allowed[0] for key in space if key in given for n, allowed in conditions(space, key).items()}
+
+    def choose(key: str, parameter: Parameter) -> Params:
+        paths = scales.columns(key, parameter)
+        if all(path in given for path in paths):
+            return {path: given[path] for path in paths}
+        values = (needed[key],) if key in needed else scales.middle(parameter)
+        return dict(zip(paths, values, strict=True))
+
+    return chosen(space, choose)
+
+
+def start_points(space: Space, wanted: Sequence[Mapping[str, Any]] = ()) -> list[Params]:
+    """Points to try before the sampler is asked: 0 for each parameter that includes it, then those wanted, none twice."""
+    zeros = {key: 0.0 for key, parameter in space.items() if isinstance(parameter, LogUniform) and parameter.include_zero}
+    points = [complete(space, given) for given in ([zeros] if zeros else []) + [dict(point) for point in wanted]]
+    return [point for i, point in enumerate(points) if point not in points[:i]]
+
+
+def ends(space: Space) -> list[Params]:
+    """The corners of a space of one or two ranges, of a larger one all at their high and all at their low ends."""
+    ranges = {key: (p.high, p.low) for key, p in space.items() if isinstance(p, LogUniform | Uniform | Int)}
+    corners = list(product(*ranges.values())) if len(ranges) <= 2 else list(zip(*ranges.values(), strict=True))
+    return [complete(space, dict(zip(ranges, corner, strict=True))) for corner in corners]
+
+
+def misfits(space: Space, point: Mapping[str, Any]) -> list[str]:
+    """The columns of a point that are no columns of the space, or hold what their parameter cannot take."""
+    known = columns(space)
+    wrong = [path for path in point if path not in known]
+    for key, parameter in space.items():
+        paths = scales.columns(key, parameter)
+        given = [path for path in paths if path in point]
+        if given and (len(given) < len(paths) or not scales.fits(parameter, [point[path] for path in paths])):
+            wrong += given
+    return wrong
+
+
+def size(space: Space) -> int | None:
+    """How many combinations of values a finite space has at most, else None."""
+    counts = [scales.values(parameter) for parameter in space.values()]
+    points = prod(len(values) for values in counts if values is not None)
+    return points if None not in counts and points <= FINITE else None
 
 
 def grid(space: Space) -> list[Params]:
-    """All combinations of the values of a space of grids and choices; the last parameter changes fastest."""
-    values = [parameter.values for parameter in space.values() if isinstance(parameter, Grid | Choice)]
-    return [dict(zip(space, point, strict=True)) for point in product(*values)]
-
-
-def start_points(space: Space) -> list[Params]:
-    """Points to try before the sampler is asked: 0 for each parameter that includes it, the middle of the others."""
-    zeros = {name for name, parameter in space.items() if isinstance(parameter, LogUniform) and parameter.include_zero}
-    return [{name: 0.0 if name in zeros else middle(parameter) for name, parameter in space.items()}] if zeros else []
-
-
-def middle(parameter: Parameter) -> Any:
-    """A value in the middle of a parameter, on its own scale."""
-    match parameter:
-        case Grid(values=values) | Choice(values=values):
-            return values[len(values) // 2]
-        case LogUniform(low=low, high=high):
-            return (low * high) ** 0.5
-        case Int(low=low, high=high):
-            return (low + high) // 2
-        case Uniform(low=low, high=high):
-            return (low + high) / 2
-
-
-def shown(parameter: Parameter) -> "BaseDistribution":
-    """The distribution of the study that people look at: values as they are."""
-    return _distribution(parameter, searched=False)
-
-
-def searched(parameter: Parameter) -> "BaseDistribution":
-    """The distribution that the sampler draws from."""
-    return _distribution(parameter, searched=True)
-
-
-def to_search(parameter: Parameter, value: Any) -> Any:
-    """A value on the sampler's scale."""
-    match parameter:
-        case LogUniform(low=low, include_zero=True):
-            return log2(value + low)
-    return value
-
-
-def from_search(parameter: Parameter, drawn: Any) -> Any:
-    """The value that the sampler's draw stands for; between 0 and low it is low, since 0 has been tried."""
-    match parameter:
-        case LogUniform(low=low, high=high, include_zero=True):
-            return min(max(2**drawn - low, low), high)
-    return drawn
-
-
-def _distribution(parameter: Parameter, searched: bool) -> "BaseDistribution":
-    from optuna.distributions import CategoricalDistribution, FloatDistribution, IntDistribution
-
-    match parameter:
-        case Grid(values=values) | Choice(values=values):
-            numbers = [v for v in values if isinstance(v, int | float) and not isinstance(v, bool)]
-            if isinstance(parameter, Grid) and len(numbers) == len(values):
-                return FloatDistribution(min(numbers), max(numbers))
-            return CategoricalDistribution(values)
-        case Uniform(low=low, high=high):
-            return FloatDistribution(low, high)
-        case Int(low=low, high=high):
-            return IntDistribution(low, high)
-        case LogUniform(low=low, high=high, include_zero=False):
-            return FloatDistribution(low, high, log=True)
-        case LogUniform(low=low, high=high):
-            return FloatDistribution(log2(low), log2(high + low)) if searched else FloatDistribution(0, high)
+    """All points of a finite space; the last parameter changes fastest."""
+    lists = [scales.values(parameter) or () for parameter in space.values()]
+    combinations = (dict(zip(space, point, strict=True)) for point in product(*lists))
+    points = [chosen(space, lambda key, _, p=point: {key: p[key]}) for point in combinations]  # type: ignore[misc]
+    return list({tuple(point.items()): point for point in points}.values())

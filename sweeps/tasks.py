@@ -12,29 +12,15 @@ import ray
 from ray.exceptions import RayActorError, RayError
 
 from data.store import Record, Store, Unusable
-from sweeps.admission import Shape
+from sweeps.failures import Failed, reason, root
 from sweeps.lease import leased, outcome
-from trainers.config import PoolName, ResourcesConfig
+from trainers.config import ResourcesConfig
 from trainers.failures import FINAL, StageStopped
-from trainers.job import KIND, Progress, StageJob
+from trainers.job import Progress, StageJob
 
 ON_THE_HEAD = {"node:__internal_head__": 0.001}
 HOLDS_NOTHING: dict[str, Any] = {"num_cpus": 0, "resources": ON_THE_HEAD}
 """A task or trial that only waits for others: on the head, without a CPU."""
-
-
-class Failed(RuntimeError):
-    """A stage or an evaluation failed. Carries the line that says why, so that no trainer's class travels to the head.
-
-    `again`: it may go well the next time. `lost`: its node went away, which is no failure of the stage.
-    """
-
-    def __init__(self, why: str, again: bool, lost: bool = False) -> None:
-        super().__init__(why, again, lost)
-        self.why, self.again, self.lost = why, again, lost
-
-    def __str__(self) -> str:
-        return self.why
 
 
 def stage_options(resources: ResourcesConfig) -> dict[str, Any]:
@@ -48,23 +34,13 @@ def device_options(resources: ResourcesConfig) -> dict[str, Any]:
     return {"num_cpus": resources.cpus_per_worker, "num_gpus": resources.gpus_per_worker, **given}
 
 
-def shape(resources: ResourcesConfig, name: PoolName) -> Shape:
-    """What a task of a pool holds: all workers of a stage, one worker's devices for an evaluation."""
-    pool = resources.pool(name)
-    bundle = {"CPU": pool.cpus_per_worker, "GPU": pool.gpus_per_worker}
-    if pool.accelerator:
-        bundle[f"accelerator_type:{pool.accelerator}"] = 0.001
-    slots = resources.pools[name].slots if name in resources.pools else None
-    return Shape(bundle, max(1, pool.workers) if name == "train" else 1, slots)
-
-
 @ray.remote(max_retries=0)
 def train_stage(job: StageJob, resources: ResourcesConfig, graph: Any, owner: str) -> Record:
     """Train a stage and return its record; `{"elsewhere": True}` where another run is training it."""
 
     def report(progress: Progress) -> bool:
         try:
-            return bool(ray.get(graph.progress.remote(job.key, asdict(progress))))
+            return bool(ray.get(graph.progress.remote(job.end, asdict(progress))))
         except RayActorError:  # the graph died, and this stage with it in a moment
             return False
 
@@ -72,8 +48,8 @@ def train_stage(job: StageJob, resources: ResourcesConfig, graph: Any, owner: st
         from trainers.launch import launch
 
         store = Store(job.store)
-        with leased(store, KIND, job.key, owner) as mine:
-            if not mine or store.record(KIND, job.key):  # another run is at it, or has just finished it
+        with leased(store, job.kind, job.end, owner) as mine:
+            if not mine or store.record(job.kind, job.end):  # another run is at it, or has just finished it
                 return {"elsewhere": True}
             return launch(replace(job, launched=time.time()), resources, report)
 
@@ -81,9 +57,9 @@ def train_stage(job: StageJob, resources: ResourcesConfig, graph: Any, owner: st
 
 
 @ray.remote(max_retries=0)
-def trained_elsewhere(store: str, key: str) -> Record | None:
+def trained_elsewhere(job: StageJob) -> Record | None:
     """Wait for a stage that another run is training; None where that run gave it up."""
-    return outcome(Store(store), KIND, key)
+    return outcome(Store(job.store), job.kind, job.end)
 
 
 def plainly(work: Callable[[], Record]) -> Record:
@@ -112,25 +88,6 @@ def _told(error: Exception) -> Record | Unusable | Failed:
 def _lost(cause: BaseException) -> bool:
     """Whether a worker is gone because its node is: preempted, or dead without notice."""
     return type(cause).__name__ == "PreemptionError" or (isinstance(cause, RayError) and "node has died" in str(cause))
-
-
-def root(error: BaseException) -> BaseException:
-    """The error of the worker that failed, without the wrapping of Ray and of Ray Train."""
-    cause = getattr(error, "cause", None) or error
-    inner = getattr(cause, "worker_failures", None)
-    if isinstance(inner, dict) and inner:
-        cause = next(iter(inner.values()))
-        cause = getattr(cause, "_base_exc", None) or cause
-    return cause
-
-
-def reason(error: BaseException) -> str:
-    """The line that says what went wrong, without Ray's wrapping and traceback."""
-    cause = root(error)
-    if isinstance(cause, Failed):
-        return cause.why
-    lines = [line for line in str(cause).strip().splitlines() if line.strip()]
-    return f"{type(cause).__name__}: {lines[-1].strip() if lines else ''}"[:500]
 
 
 def environment(threads: int, gpu: bool) -> Mapping[str, str]:

@@ -1,11 +1,11 @@
-"""A trial as Ray Tune runs it: a function that holds nothing, asks the graph for its chain, waits, and reports once.
+"""A trial as Ray Tune runs it: a function that holds nothing, asks the graph for its chain, waits, and reports what came of it.
 
 It keeps no state, so it may be killed at any time; the same parameters and number lead it to the same results.
 """
 
 import json
 import time
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -15,15 +15,15 @@ from ray.exceptions import RayActorError, RayTaskError
 
 from data.prepare import KIND as PREPARED
 from data.store import Record, Store, Unusable
-from evaluators import statistics
 from evaluators.entries import EVALUATIONS, GENERATIONS
 from sweeps.config import SweepConfig
-from sweeps.costs import stage_tokens
+from sweeps.costs import tokens_left
+from sweeps.failures import reason
 from sweeps.lineage import Identities, Lineage, lineage, merged
 from sweeps.loading import with_params
-from sweeps.tasks import reason
+from sweeps.objectives import objectives
 from sweeps.terms import Known, Stopped
-from trainers.job import KIND
+from trainers.job import kind_of
 
 GRAPH_RESTARTS = 5
 REPAIRS = 5
@@ -32,49 +32,40 @@ REPAIRS = 5
 
 @dataclass(frozen=True)
 class Context:
-    """What all trials of a sweep share."""
+    """What all trials of a sweep share. `rungs` are shares of the last stage, below 1, where the pruner looks at them."""
 
     config: SweepConfig
     identities: Identities
     graph: Any
+    rungs: Sequence[float] = ()
 
 
 def run_trial(settings: Mapping[str, Any], context: Context) -> None:
-    """Tune's entry: one report, of the outcome or of the reason for having none."""
+    """Tune's entry: a report at each rung, where Tune may end it, and one of the outcome or of the reason for having none."""
     try:
         outcome = outcome_of(settings["trial"], settings["params"], context)
     except Exception as error:
         stopped = isinstance(getattr(error, "cause", None), Stopped | Unusable)  # of no fault of the trial's
         outcome = {"state": "stopped" if stopped else "failed", "error": reason(error)}
-    tune.report({"outcome": json.dumps(outcome)})  # as text: Tune takes nested results apart
+    _report(outcome)
 
 
 def outcome_of(trial: int, params: Mapping[str, Any], context: Context) -> dict[str, Any]:
     """Objectives, scores and stages of a trial."""
     config = with_params(context.config, params)
-    path = lineage(config, context.identities)
-    record = until_answered(lambda: ray.get(context.graph.want.remote(trial, path, known(path))))
-    return {"state": "complete", "stages": list(path.keys), "evaluations": path.evaluations} | objectives(
-        config, record["scores"]
-    )
+
+    def scored(path: Lineage) -> dict[str, Any]:
+        record = until_answered(lambda: ray.get(context.graph.want.remote(trial, path, known(path))))
+        return {"stages": list(path.keys), "evaluations": path.evaluations} | objectives(config, record["scores"])
+
+    whole = lineage(config, context.identities)
+    for rung in () if _evaluated(whole) else context.rungs:
+        _report({"state": "rung", "rung": rung} | scored(lineage(config, context.identities, rung)))
+    return {"state": "complete"} | scored(whole)
 
 
-def objectives(config: SweepConfig, scores: Mapping[str, Mapping[str, Any]]) -> dict[str, Any]:
-    """The weighted means per role of the scores on 0 to 1, their standard errors, and the scores as published."""
-    told: dict[str, Any] = {"scores": {n: s["value"] for n, s in scores.items()}, "stderr": {}}
-    for role in ("specialist", "general"):
-        weights = {n: b.weight for n, b in config.evaluate.benchmarks.items() if b.role == role}
-        total = sum(weights.values())
-        values = {n: statistics.unit(scores[n]["value"], scores[n]["scale"]) for n in weights}
-        errors = {n: statistics.unit_error(scores[n]["stderr"], scores[n]["scale"]) for n in weights}
-        told[role] = sum(weights[n] * values[n] for n in weights) / total
-        # Benchmarks ask different questions, so their errors are independent.
-        told[f"{role}_stderr"] = sum((weights[n] * errors[n]) ** 2 for n in weights) ** 0.5 / total
-    told["stderr"] = {n: s["stderr"] for n, s in scores.items()}
-    told["extras"] = {n: s["extras"] for n, s in scores.items() if s["extras"]}
-    told["items"] = {n: s["items"] for n, s in scores.items()}
-    told["judges"] = {n: s["judge"] for n, s in scores.items() if s["judge"]}
-    return told
+def _report(outcome: dict[str, Any]) -> None:
+    tune.report({"outcome": json.dumps(outcome)})  # as text: Tune takes nested results apart
 
 
 def until_answered(ask: Callable[[], Record]) -> Record:
@@ -102,15 +93,23 @@ def until_answered(ask: Callable[[], Record]) -> Record:
 def known(path: Lineage) -> Known:
     """What the store already holds of a lineage. The end of the chain is enough: nothing before it is needed then."""
     store = Store(path.jobs[-1].store)
-    scored = _records(store, EVALUATIONS, path.evaluations.values())
-    if len(scored) == len(path.orders) > 0:
+    scored = _evaluations(store, path)
+    if scored and len(scored) == len(path.orders):
         finished = {path.evaluation: merged(scored.values())}
-        return Known(finished | {key: store.record(KIND, key) or {} for key in path.keys})
+        return Known(finished | {key: store.record(kind_of(key), key) or {} for key in path.keys})
     generated = _records(store, GENERATIONS, (order.generation for order in path.orders))
-    trained = _records(store, KIND, path.keys)
+    trained = {job.end: record for job in path.jobs if (record := store.record(job.kind, job.end))}
     last = max((i for i, key in enumerate(path.keys) if key in trained), default=-1)
-    tokens = {job.key: stage_tokens(job, store) for job in path.jobs[last + 1 :]}
+    tokens = {job.end: tokens_left(job, store) for job in path.jobs[last + 1 :]}
     return Known({key: trained.get(key, {}) for key in path.keys[: last + 1]} | generated | scored, tokens)
+
+
+def _evaluated(path: Lineage) -> bool:
+    return len(_evaluations(Store(path.jobs[-1].store), path)) == len(path.orders)
+
+
+def _evaluations(store: Store, path: Lineage) -> dict[str, Record]:
+    return _records(store, EVALUATIONS, path.evaluations.values())
 
 
 def _records(store: Store, kind: str, keys: Iterable[str]) -> dict[str, Record]:

@@ -9,6 +9,7 @@ import json
 import time
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
+from itertools import product
 
 from data.files import File, Folder
 from data.prepare import KIND as PREPARED
@@ -19,7 +20,7 @@ from sweeps.config import SweepConfig
 from sweeps.ledger import Event, read
 from sweeps.lineage import Identities
 from sweeps.loading import with_params
-from sweeps.space import Params
+from sweeps.scales import Params
 from trainers import base
 from trainers.job import KIND
 
@@ -83,7 +84,8 @@ class Needed:
 
     def why(self, entry: Entry) -> str | None:
         """Who needs an entry; None where nobody does."""
-        owners = [entry.key, entry.key.rpartition("-")[0], *(str((entry.record or {}).get(name)) for name in OWNERS)]
+        owners = [entry.key, *(entry.key.rpartition(mark)[0] for mark in "-@")]  # of a resume point, of a rung
+        owners += [str((entry.record or {}).get(name)) for name in OWNERS]
         for key in [(kind, owner) for owner in owners for kind in (entry.kind, KIND, EVALUATIONS)]:
             if key in self.by:
                 return self.by[key]
@@ -118,8 +120,9 @@ def _keys(folder: Folder, store: Store, params: Params | None) -> Iterator[Key]:
         config = SweepConfig.model_validate_json(folder.read("config.json") or b"")
         events = read(folder)
         known = _identities(events, config)
-        for point in _points(events, config) if params is None else [params]:
-            path = lineage.lineage(with_params(config, point), known)
+        rungs = config.search.pruner.rungs if config.search.pruner else (1.0,)
+        for point, rung in product(_points(events, config) if params is None else [params], rungs):
+            path = lineage.lineage(with_params(config, point), known, rung)
             for order in path.orders:
                 yield from ((EVALUATIONS, order.evaluation), (GENERATIONS, order.generation))
             for job in path.jobs:

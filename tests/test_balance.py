@@ -2,7 +2,7 @@
 
 import numpy as np
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from sweeps.balance import Point, choose, front
@@ -28,6 +28,7 @@ def test_the_front_is_what_no_other_point_dominates(objectives):
     assert front(table) == [i for i in range(len(table)) if i not in dominated]
 
 
+@settings(deadline=None)  # 2,000 tables are drawn for each
 @given(
     st.lists(st.tuples(unit, unit), min_size=1, max_size=12),
     st.sampled_from([Knee(), Weights(rule="weights", specialist=1, general=1)]),

@@ -76,7 +76,7 @@ def test_all_errors_come_at_once_with_field_value_and_remedy(tmp_path, small):
         ({"storage": "ftp://host/runs"}, "storage", "s3://bucket/path"),
         ({"storage": "s3://key:secret@bucket/runs"}, "storage", "come from the environment"),
         ({"storage": "s3://bucket/runs?endpoint_override=host"}, "storage", "come from the environment"),
-        ({"search": {"pruner": "asha"}}, "search.pruner", "Reserved"),
+        ({"search": {"pruner": "asha"}}, "search.pruner", "valid dictionary"),
         ({"name": "store"}, "name", "give another name"),
         ({"train": {"weight_decay": float("inf")}}, "train.weight_decay", "finite"),
         ({"balance": {"rule": "weights", "specialist": 0, "general": 0}}, "balance", "above 0"),

@@ -12,9 +12,9 @@ from conftest import ROOT
 from data.store import Store
 from run_folders import Quiet, wait_for
 from sweeps import cluster, lineage
+from sweeps.actor import StageGraph
 from sweeps.budget import Spent
 from sweeps.config import BudgetConfig
-from sweeps.graph import StageGraph
 from sweeps.inputs import prepare_sources
 from sweeps.loading import parse, with_params
 from sweeps.terms import Terms

@@ -140,12 +140,12 @@ def test_rungs_end_with_the_weights_of_the_uninterrupted_stage(make, whole):
     for until, step in ((0.25, 3), (0.5, 5)):
         rung = train_stage(dataclasses.replace(job, until=until))
         assert rung["steps"] == step
-        assert store.record(RUNGS, f"rungs-{step}")["steps"] == step
+        assert store.record(RUNGS, f"rungs@{until}")["steps"] == step
         assert points(job)[0] == step
         assert store.record(KIND, job.key) is None
     straight = make("straight")
     train_stage(dataclasses.replace(straight, until=0.5))
-    assert apart(weights(straight, RUNGS, "straight-5"), weights(job, RUNGS, "rungs-5")) == 0
+    assert apart(weights(straight, RUNGS, "straight@0.5"), weights(job, RUNGS, "rungs@0.5")) == 0
     record = train_stage(job)
     assert apart(weights(job), whole()[1]) == 0
     assert record["tokens"] == whole()[0]["tokens"]
@@ -159,7 +159,7 @@ def test_a_rung_that_was_cut_off_before_its_weights_were_written_is_written(make
     assert points(job) == [5]
     monkeypatch.undo()
     assert train_stage(job)["loss"] > 0
-    assert Store(job.store).record(RUNGS, "half-rung-5")
+    assert Store(job.store).record(RUNGS, "half-rung@0.5")
 
 
 def test_the_random_generators_go_on_where_they_were(make, monkeypatch):

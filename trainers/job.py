@@ -47,7 +47,7 @@ class StageJob:
     spent: float = 0.0
     """Device-seconds that went into the stage before."""
     until: float = 1.0
-    """Train this share of the steps. Below 1 the end is published as `rungs/<key>-<step>`, and another job goes on from it."""
+    """Train this share of the steps. Below 1 the end is published as `rungs/<key>@<share>`, and another job goes on from it."""
     tensorboard: str | None = None
     """Folder for TensorBoard's event files."""
 
@@ -56,8 +56,23 @@ class StageJob:
         """Spent on the stage up to now."""
         return self.spent + self.devices * (time.time() - self.launched)
 
+    @property
+    def kind(self) -> str:
+        """Kind of the store's entry that it ends with."""
+        return kind_of(self.end)
+
+    @property
+    def end(self) -> str:
+        """Key of the entry that it ends with: of the stage, or of a rung."""
+        return self.key if self.until == 1 else f"{self.key}@{self.until:g}"
+
     merged: str | None = None
     """Key of the parent's weights with its adapter merged, from which the stage starts; None to start from the parent."""
+
+
+def kind_of(end: str) -> str:
+    """Kind of the entry that a job ends with, by its key."""
+    return RUNGS if "@" in end else KIND
 
 
 @dataclass(frozen=True)

@@ -13,7 +13,7 @@ from trainers.batches import labelled, layout
 from trainers.config import TrainConfig
 from trainers.examples import Examples
 from trainers.failures import LossNotFinite, StageStopped
-from trainers.job import KIND, RUNGS, Notice, Report, StageJob
+from trainers.job import KIND, Notice, Report, StageJob
 from trainers.loss import refuse_leaks, seed_dropout, summed_loss
 from trainers.metrics import Meter
 from trainers.resume import Position, ResumePoints
@@ -157,18 +157,17 @@ def _publish(running: Any, job: StageJob, store: Store, begin: start.Start, done
     """Write the weights as a stage or, before its end, as a rung."""
     points.settle()
     weights = engine.full_weights(running)
-    kind, key = (KIND, job.key) if job.until == 1 else (RUNGS, f"{job.key}-{done['steps']}")
 
     def written() -> Record:
         mixture = {share.name: share.fraction for share in job.shares}
         record = done | {"base": job.base, "parent": job.parent, "mixture": mixture, "notes": points.notes}
         record |= {"pool": job.pool, "max_length": job.train.max_length}
-        with store.writing(kind, key, record) as folder:
+        with store.writing(job.kind, job.end, record) as folder:
             start.save(running.module, weights, begin, job, folder)
             record["device_seconds"] = job.device_seconds
         return record
 
     record = from_first(written)
-    if kind == KIND:
+    if job.kind == KIND:
         points.clear()
     return record

@@ -9,9 +9,9 @@ import os
 import tempfile
 
 from sweeps import cluster, lineage
+from sweeps.actor import StageGraph
 from sweeps.budget import Spent
 from sweeps.config import SweepConfig
-from sweeps.graph import StageGraph
 from sweeps.inputs import prepare_sources
 from sweeps.loading import parse, with_params
 from sweeps.terms import Terms

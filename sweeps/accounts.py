@@ -1,0 +1,35 @@
+"""What each trial was charged and what each stage cost, kept up event by event."""
+
+from collections.abc import Iterable
+from typing import Any
+
+from sweeps.budget import CHARGED
+from sweeps.ledger import Event
+
+
+class Accounts:
+    """Each attempt at a stage or evaluation is charged to the trial that asked first."""
+
+    def __init__(self, events: Iterable[Event] = ()) -> None:
+        self._spent: dict[int, float] = {}
+        self._stages: dict[str, tuple[int | None, float]] = {}
+        for event in events:
+            self.take(event)
+
+    def take(self, event: Event) -> None:
+        """Enter an event of the ledger."""
+        if event["event"] in CHARGED:
+            self._spent[event["trial"]] = self._spent.get(event["trial"], 0.0) + event["device_seconds"]
+        if event["event"] == "stage_finished":
+            self._stages[event["key"]] = (event["trial"], event["device_seconds"])
+        elif event["event"] == "stage_reused":
+            self._stages.setdefault(event["key"], (None, event["device_seconds"]))
+
+    def payer(self, stage: str) -> int | None:
+        """The trial that was charged for a stage; None where it came from the store."""
+        return self._stages.get(stage, (None, 0.0))[0]
+
+    def cost(self, trial: int, stages: Iterable[str]) -> dict[str, Any]:
+        """Device-seconds that a trial was charged, and those that it did not have to spend for its stages."""
+        others = (self._stages[key][1] for key in stages if key in self._stages and self.payer(key) != trial)
+        return {"device_seconds": self._spent.get(trial, 0.0), "saved_device_seconds": sum(others, 0.0)}
