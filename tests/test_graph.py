@@ -185,7 +185,7 @@ def test_a_stage_that_no_trial_needs_any_more_is_cancelled_and_gives_its_devices
 
 
 def test_a_stage_that_hears_neither_the_request_nor_the_interrupt_is_killed(ray, made, graphs, tmp_path):
-    (tmp_path / "sitecustomize.py").write_text("import signal\nsignal.signal(signal.SIGINT, signal.SIG_IGN)\n")
+    (tmp_path / "sitecustomize.py").write_text("import signal\nsignal.default_int_handler = signal.SIG_IGN\n")
     config = made()  # one step of it takes minutes, and a stage looks up after each
     config = config.model_copy(update={"train": config.train.model_copy(update={"epochs": 5000, "batch_size": 500_000})})
     graph, path = graphs(config, grace_s=2.0, variables={"PYTHONPATH": f"{tmp_path}:{ROOT}"}), path_of(config, 0)

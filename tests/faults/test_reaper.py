@@ -96,7 +96,7 @@ def actors(ray):
     """The classes of all actors that live, but for Ray's own one per cluster."""
     from ray._private.state import actors
 
-    names = [about["ActorClassName"] for about in actors().values() if about["State"] != "DEAD"]
+    names = [about["ActorClassName"].rpartition(".")[2] for about in actors().values() if about["State"] != "DEAD"]
     return [name for name in names if name != "_AutoscalingCoordinatorActor"]
 
 
@@ -147,7 +147,8 @@ def test_a_stage_that_is_cancelled_gives_its_devices_back_by_itself(ray, clean, 
     stage = train(ray, tmp_path, for_ever())
     wait_for(lambda: states(ray) == ["PENDING"] if when == "waiting" else "RayTrainWorker" in actors(ray), 120, when)
     ray.cancel(stage)
-    wait_for(lambda: not groups() and actors(ray) == (["Taken"] if when == "waiting" else []), 20, "its end")
+    others = ["Taken"] if when == "waiting" else []
+    wait_for(lambda: not groups() and actors(ray) == others, 20, lambda: f"the end of {actors(ray)} and {states(ray)}")
 
 
 def test_a_worker_group_that_failed_at_its_start_does_not_keep_its_devices(ray, clean, tmp_path):
