@@ -5,6 +5,7 @@ import asyncio
 import pytest
 
 from sweeps.admission import Admission, NoRoom, Shape, Slots
+from sweeps.simulate import clock
 
 GPU8 = {"CPU": 64.0, "GPU": 8.0}
 TRAIN, EVALUATE = Shape({"CPU": 1, "GPU": 1}, bundles=4), Shape({"CPU": 1, "GPU": 1})
@@ -177,3 +178,18 @@ def test_a_wait_for_nodes_that_do_not_come_ends_when_that_was_asked_for():
         assert room.waiting("train") == 0
 
     asyncio.run(scene())
+
+
+def test_the_wait_for_nodes_begins_again_when_there_were_some():
+    async def scene():
+        room, began = Admission({"train": Shape({"CPU": 1})}, [{"CPU": 1.0}]), asyncio.get_running_loop().time()
+        await room.acquire("train")
+        waits = asyncio.ensure_future(room.acquire("train", patience_s=10))
+        for nodes in ([], [{"CPU": 1.0}], []):
+            room.resize(nodes)
+            await asyncio.sleep(6)
+        with pytest.raises(NoRoom):
+            await waits
+        assert 22 <= asyncio.get_running_loop().time() - began <= 24
+
+    clock.run(scene(), clock.VirtualLoop())

@@ -22,10 +22,12 @@ def test_everything_that_held_devices_counts_and_so_does_a_judge():
         event("stage_failed", HOUR / 2, price=2.0),
         event("stage_stopped", HOUR / 2, price=2.0),
         event("rung_finished", HOUR, price=1.0, cost={"usd": 0.25}),
+        event("rung_failed", HOUR / 2, price=1.0),
+        event("rung_stopped", HOUR / 2, price=1.0),
         event("stage_reused", 100 * HOUR),
         {"event": "trial_finished", "device_seconds": 100 * HOUR},
     ]
-    assert spent(events) == Spent(3 * HOUR, 5.25)
+    assert spent(events) == Spent(4 * HOUR, 6.25)
 
 
 @pytest.mark.parametrize(("planned", "starts"), [(HOUR, True), (1.1 * HOUR, False), (None, True)])
@@ -33,6 +35,18 @@ def test_no_stage_starts_whose_planned_cost_does_not_fit(planned, starts):
     budget = Budget(BudgetConfig(device_hours=3), Spent(HOUR))
     budget.running["other"] = Job(devices=1, price=0, planned=HOUR, started=0)
     assert (budget.refuses(Job(1, 0, planned, 0), now=10) is None) == starts
+
+
+def test_what_runs_longer_than_it_was_planned_counts_as_long_as_it_runs():
+    budget = Budget(BudgetConfig(device_hours=3))
+    budget.running["late"] = Job(devices=1, price=0, planned=HOUR, started=0)
+    assert budget.refuses(Job(1, 0, HOUR, 0), now=HOUR) is None
+    assert budget.refuses(Job(1, 0, HOUR, 0), now=2.5 * HOUR)
+
+
+def test_where_nothing_is_left_not_even_a_stage_of_unknown_cost_starts():
+    assert Budget(BudgetConfig(device_hours=1), Spent(HOUR)).refuses(Job(1, 0, None, 0), now=0)
+    assert Budget(BudgetConfig(device_hours=1), Spent(HOUR - 1)).refuses(Job(1, 0, None, 0), now=0) is None
 
 
 def test_the_refusal_names_the_limit_what_is_used_and_what_is_needed():
