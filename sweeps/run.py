@@ -34,8 +34,7 @@ def sweep(config: SweepConfig, progress: Progress, address: str | None = None) -
     for note in inputs.notes(config):
         progress.say(note)
     with Hold(folder, progress.say) as held:
-        write_config(folder, config)  # from now on `store prune` knows what this run needs
-        inputs.prepare_sources(config, progress)
+        prepare(folder, config, progress)
         ledger = Ledger(folder)
         try:
             recorder = Recorder(config, ledger, progress, held.last_seen)
@@ -126,6 +125,18 @@ def _search(config: SweepConfig, known: Identities, recorder: Recorder, progress
             recorder.reconcile(time.time())
         if failures:
             raise failures[0]
+
+
+def prepare(folder: Folder, config: SweepConfig, progress: Progress) -> None:
+    """Write down what the run needs, so that `store prune` spares it, and prepare its sources. A run that cannot begin leaves
+    no file."""
+    write_config(folder, config)
+    try:
+        inputs.prepare_sources(config, progress)
+    except BaseException:
+        for name in ("config.json", "sweep.yaml") if not read_ledger(folder) else ():
+            folder.remove(name)
+        raise
 
 
 def conclude(folder: Folder, config: SweepConfig) -> BalancePoint | None:

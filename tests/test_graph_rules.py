@@ -54,7 +54,7 @@ class Machines:
             await asyncio.sleep(1)
         if isinstance(end, Exception):
             raise end
-        return {"device_seconds": float(end), "tokens": 1000}
+        return {"device_seconds": float(end), "tokens": 1000, "pool": "cpu", "max_length": 128}
 
     async def trained(self, running):
         try:
@@ -88,7 +88,7 @@ async def follow(graph, nodes, before, ledger):
         await asyncio.sleep(1)
 
 
-def scene(play, machines=None, *, before=NOTHING_SPENT, nodes=NODES, **terms):
+def scene(play, machines=None, *, before=NOTHING_SPENT, nodes=NODES, driven=True, **terms):
     """Play a scene with a graph in virtual time; what happened."""
     config = parse(SMALL | {"resources": {"workers": 0, "retries": 2} | terms.pop("resources", {})})
     machines = machines or Machines()
@@ -96,7 +96,7 @@ def scene(play, machines=None, *, before=NOTHING_SPENT, nodes=NODES, **terms):
     async def played():
         told = Terms("small", config.resources, terms.pop("budget", BudgetConfig()), **terms)
         machines.graph = graph = Graph(told, nodes, before, lambda slots: machines)
-        driver = asyncio.ensure_future(follow(graph, nodes, before, []))
+        driver = asyncio.ensure_future(follow(graph, nodes, before, []) if driven else asyncio.sleep(0))
         await play(graph, lambda k: lineage.lineage(with_params(config, {"k": k}), lineage.identities(config)))
         driver.cancel()
         return (await graph.news("", 0, nodes, before)).events
@@ -251,3 +251,69 @@ def test_a_stage_whose_plan_does_not_fit_is_not_begun():
     measured = [{"tokens": 1000, "device_seconds": 200.0, "pool": "cpu", "max_length": 128}]
     events, machines = scene(play, budget=BudgetConfig(device_hours=150 / 3600), measured=measured)
     assert machines.begun == [] and events == []
+
+
+def test_what_the_sweep_has_measured_itself_is_what_it_plans_with():
+    async def play(graph, path):
+        with pytest.raises(Stopped, match="the next stage needs about"):
+            await graph.want_stages(0, path(0), Known({}, {FIRST: 1000, key_of(0, 1): 2000}))
+
+    _, machines = scene(play, budget=BudgetConfig(device_hours=250 / 3600))
+    assert machines.begun == [FIRST]
+
+
+def test_money_is_spent_at_the_price_of_the_devices():
+    async def play(graph, path):
+        with pytest.raises(Stopped, match=r"budget\.usd"):
+            await wanted(graph, path(0))
+
+    events, _ = scene(play, budget=BudgetConfig(usd=1.3), resources={"workers": 0, "price": {"cpu": 36.0}})
+    assert 1.3 <= spent(events).usd < 1.35
+
+
+def test_a_stage_at_its_limit_is_given_its_grace_once():
+    async def play(graph, path):
+        with pytest.raises(Stopped):
+            await wanted(graph, path(0))
+
+    budget = BudgetConfig(device_hours=30 / 3600)
+    _, machines = scene(play, Machines({FIRST: [500]}, "kill"), budget=budget, grace_s=GRACE_S)
+    assert [force for _, force in machines.cancelled] == [False, True]
+
+
+def test_a_trial_that_dies_takes_nothing_from_the_others():
+    async def play(graph, path):
+        first, second = wanted(graph, path(0)), wanted(graph, path(0), 1)
+        await asyncio.sleep(40)
+        first.cancel()
+        await second
+
+    _, machines = scene(play)
+    assert machines.begun == [FIRST, key_of(0, 1)]
+
+
+def test_nodes_that_the_driver_tells_of_are_used():
+    async def play(graph, path):
+        trial = wanted(graph, path(0))
+        await asyncio.sleep(50)
+        assert not graph._running
+        await graph.news("", 0, NODES, NOTHING_SPENT)
+        await asyncio.sleep(1)
+        assert graph._running
+        await graph.leave(0)
+        await asyncio.gather(trial, return_exceptions=True)
+
+    scene(play, nodes=[])
+
+
+@pytest.mark.parametrize("looks", [True, False], ids=["seen", "not seen"])
+def test_what_the_driver_has_not_yet_written_down_is_spent_all_the_same(looks):
+    async def play(graph, path):
+        await wanted(graph, path(0))
+        if looks:
+            await graph.news("", 0, NODES, NOTHING_SPENT)
+        with pytest.raises(Stopped):
+            await wanted(graph, path(0.5), 1)
+
+    _, machines = scene(play, driven=False, budget=BudgetConfig(device_hours=2 * STAGE_S / 3600))
+    assert machines.begun == [FIRST, key_of(0, 1)]

@@ -127,10 +127,16 @@ def test_what_belongs_to_a_needed_stage_stays_with_it(config):
     kept, other = (lineage.lineage(with_params(config, {"k": k}), lineage.identities(config)).keys[-1] for k in (0.25, 0))
     for stage in (kept, other):
         publish(store, "resume", f"{stage}-120")
+        publish(store, "rungs", f"{stage}@0.5")
         publish(store, "generations", f"of-{stage}", stage=stage)
     run(config, chosen=0.25)
     prune(config, older_than_s=1)
-    assert left(store) == {*chain(config, 0.25), ("resume", f"{kept}-120"), ("generations", f"of-{kept}")}
+    assert left(store) == {
+        *chain(config, 0.25),
+        ("resume", f"{kept}-120"),
+        ("rungs", f"{kept}@0.5"),
+        ("generations", f"of-{kept}"),
+    }
 
 
 def test_a_parent_that_only_the_store_names_stays(config):
@@ -176,6 +182,24 @@ def test_nothing_is_removed_where_a_run_cannot_be_understood(config):
 def test_a_run_whose_process_is_gone_is_not_live(config):
     run(config, held=True).write("holder.json", json.dumps(vars(holder.myself()) | {"started": 1.0}).encode())
     assert not upkeep.needed(config.storage).live
+
+
+def test_a_run_on_another_machine_is_taken_to_be_live(config):
+    elsewhere = vars(holder.myself()) | {"host": "elsewhere", "started": 1.0}
+    run(config).write("holder.json", json.dumps(elsewhere).encode())
+    assert upkeep.needed(config.storage).live
+
+
+def test_what_a_live_run_has_asked_for_beside_its_plan_stays(config):
+    store = filled(config, 0.125)
+    folder = run(config, held=True)
+    assert prune(config, older_than_s=1)
+    filled(config, 0.125)
+    ledger = Ledger(folder)
+    ledger.append("trial_started", trial=1, params={"k": 0.125})
+    ledger.close()
+    assert prune(config, older_than_s=1) == set()
+    assert left(store) == set(chain(config, 0.125))
 
 
 def store_command(*arguments):
