@@ -126,7 +126,7 @@ def test_an_entry_whose_removal_was_cut_off_does_not_exist(root, monkeypatch):
     with pytest.raises(KeyboardInterrupt):
         store.delete("stages", "k")
     assert fresh(root).record("stages", "k") is None
-    assert fresh(root).folder.files("stages/k"), "it was cut off before its files were gone"
+    assert list(fresh(root).folder.files("stages/k")), "it was cut off before its files were gone"
 
 
 def test_what_another_writer_has_published_meanwhile_is_not_set_aside(root):
