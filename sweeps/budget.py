@@ -6,7 +6,7 @@ from statistics import median
 from typing import Any
 
 from evaluators.judge.cost import total
-from sweeps.config import BudgetConfig
+from sweeps.config import BudgetConfig, SweepConfig
 
 CHARGED = ("stage_finished", "stage_failed", "stage_stopped", "rung_finished", "rung_failed", "rung_stopped")
 HOUR_S = 3600.0
@@ -35,6 +35,18 @@ def of(event: Mapping[str, Any]) -> Spent:
     seconds = event["device_seconds"]
     judge = float((event.get("cost") or {}).get("usd") or 0.0)
     return Spent(seconds, seconds / HOUR_S * event.get("price", 0.0) + judge)
+
+
+def uncounted(config: SweepConfig) -> list[str]:
+    """What `budget.usd` cannot count because it has no price, with the field that would give it one."""
+    if config.budget.usd is None:
+        return []
+    pools = [config.resources.pool("train"), config.resources.pool("evaluate")]
+    devices = {p.accelerator_name for p in pools if not {p.accelerator_name, p.kind} & config.resources.price.keys()}
+    judges = [(name, getattr(of, "judge", None)) for name, of in config.evaluate.benchmarks.items()]
+    unpriced = [f"resources.price.{name}" for name in sorted(devices)]
+    unpriced += [f"evaluate.{name}.judge.price" for name, judge in judges if judge and judge.base_url and not judge.price]
+    return [f"{field} is not set, so budget.usd does not count this" for field in unpriced]
 
 
 @dataclass

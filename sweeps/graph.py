@@ -270,8 +270,10 @@ class Graph:
         """Forget a running job; what it has cost. Of an evaluation that is what stands on its bills: for parts that it shares
         with others, others may have paid."""
         job = self._budget.running.pop(name)
+        spent = job.so_far(_now())
+        self._budget.spent += spent  # until the driver says what the ledger holds
         judged = {"cost": job.judging()} if job.bills else {}
-        return {"device_seconds": job.so_far(_now()).device_seconds} | judged
+        return {"device_seconds": spent.device_seconds} | judged
 
     def _count(self, name: str, failure: Failed, lost: int) -> None:
         """Give a stage up, for all trials of this run, when it has failed too often or would fail again."""

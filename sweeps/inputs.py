@@ -101,9 +101,13 @@ def _refuse_overlap(config: SweepConfig, store: Store, progress: Progress) -> No
 
 
 def refuse_changes(folder: Folder, config: SweepConfig, known: Identities) -> None:
-    """A run is continued with what it was started with: the fields that may change are listed in MAY_CHANGE."""
+    """A run is continued with what it was started with: the fields that may change are listed in MAY_CHANGE.
+
+    One that was stopped before it was started, say by bad rows, may be started with anything.
+    """
     written = folder.read("config.json")
-    if written is None:
+    started = [event for event in read(folder) if event["event"] == "run_started"]
+    if written is None or not started:
         return
     try:
         before = flat(SweepConfig.model_validate_json(written).model_dump(mode="json"))
@@ -115,12 +119,11 @@ def refuse_changes(folder: Folder, config: SweepConfig, known: Identities) -> No
         for field in sorted(before.keys() | now.keys())
         if before.get(field) != now.get(field) and not field.startswith(MAY_CHANGE)
     ]
-    started = [e for e in read(folder) if e["event"] == "run_started"]
-    if started and "simulation" in started[0] and known.plain() != started[0]["identities"]:
+    if "simulation" in started[0] and known.plain() != started[0]["identities"]:
         changed = ["  it is a simulation"]
-    if started and not changed and started[0]["identities"] != known.plain():
+    if not changed and started[0]["identities"] != known.plain():
         changed = ["  the files that the sources, the model or the benchmarks are read from have changed"]
-    changed += _other_judges(started[0]["identities"].get("judges", {}), known.judges) if started and changed else []
+    changed += _other_judges(started[0]["identities"].get("judges", {}), known.judges) if changed else []
     if changed:
         told = "\n".join(changed)
         raise Changed(f"{folder} was started with another configuration\n{told}\n  give the run another `name`")

@@ -12,7 +12,7 @@ from sweeps.scales import Params
 from sweeps.study import planned_trials
 from trainers.job import KIND, StageJob
 
-HEAD_MIB = {"task": 170, "workers": 1240}
+HEAD_MIB = {"task": 160, "workers": 440}
 """As measured by tests/bench/head.py: a trial alone, or with the processes of a Train run beside it."""
 
 

@@ -37,9 +37,8 @@ def sweep(config: SweepConfig, progress: Progress, address: str | None = None) -
     inputs.try_benchmarks(config)
     for note in inputs.notes(config):
         progress.say(note)
-    inputs.prepare_sources(config, progress)
     with Hold(folder, progress.say) as held:
-        write_config(folder, config)
+        prepare(folder, config, progress)
         ledger = Ledger(folder)
         try:
             recorder = Recorder(config, ledger, progress, held.last_seen)
@@ -149,6 +148,18 @@ def _measure_beside(due: Sequence[Measurement], graph: Any, follow: Any, recorde
         follow.drain()
         for ref in done:
             recorder.measured(asked.pop(ref), ray.get(ref))
+
+
+def prepare(folder: Folder, config: SweepConfig, progress: Progress) -> None:
+    """Write down what the run needs, so that `store prune` spares it, and prepare its sources. A run that cannot begin leaves
+    no file."""
+    write_config(folder, config)
+    try:
+        inputs.prepare_sources(config, progress)
+    except BaseException:
+        for name in ("config.json", "sweep.yaml") if not read_ledger(folder) else ():
+            folder.remove(name)
+        raise
 
 
 def conclude(folder: Folder, config: SweepConfig) -> BalancePoint | None:

@@ -10,10 +10,12 @@ from typer.testing import CliRunner
 from conftest import SMALL
 from data.files import Folder
 from data.store import Store
-from sweeps import cli, holder, lineage, upkeep
+from run_folders import Quiet
+from sweeps import cli, holder, inputs, lineage, upkeep
 from sweeps.config import SweepConfig
 from sweeps.ledger import Ledger
 from sweeps.loading import parse, with_params
+from sweeps.run import sweep
 
 YEAR_S = 365 * 24 * 3600
 
@@ -101,15 +103,40 @@ def test_everything_that_a_live_run_has_asked_for_or_plans_stays(config):
     assert left(store) == {*chain(config, 0), *chain(config, 0.25), *chain(config, 0.5), ("judgments", "by-content")}
 
 
+def test_what_a_run_needs_that_is_still_preparing_its_sources_stays(config, monkeypatch):
+    store = filled(config, 0, 0.25, 0.5)
+    publish(store, "stages", "of-nobody")
+
+    class Enough(Exception):
+        pass
+
+    def prepare(*told):
+        prune(config, older_than_s=1)
+        raise Enough
+
+    monkeypatch.setattr(inputs, "prepare_sources", prepare)
+    with pytest.raises(Enough):
+        sweep(config, Quiet())
+    assert left(store) == {*chain(config, 0), *chain(config, 0.25), *chain(config, 0.5)}
+    prune(config, older_than_s=1)
+    assert not left(store), "the run has ended, and nothing was chosen"
+
+
 def test_what_belongs_to_a_needed_stage_stays_with_it(config):
     store = filled(config, 0, 0.25)
     kept, other = (lineage.lineage(with_params(config, {"k": k}), lineage.identities(config)).keys[-1] for k in (0.25, 0))
     for stage in (kept, other):
         publish(store, "resume", f"{stage}-120")
+        publish(store, "rungs", f"{stage}@0.5")
         publish(store, "generations", f"of-{stage}", stage=stage)
     run(config, chosen=0.25)
     prune(config, older_than_s=1)
-    assert left(store) == {*chain(config, 0.25), ("resume", f"{kept}-120"), ("generations", f"of-{kept}")}
+    assert left(store) == {
+        *chain(config, 0.25),
+        ("resume", f"{kept}-120"),
+        ("rungs", f"{kept}@0.5"),
+        ("generations", f"of-{kept}"),
+    }
 
 
 def test_a_parent_that_only_the_store_names_stays(config):
@@ -155,6 +182,24 @@ def test_nothing_is_removed_where_a_run_cannot_be_understood(config):
 def test_a_run_whose_process_is_gone_is_not_live(config):
     run(config, held=True).write("holder.json", json.dumps(vars(holder.myself()) | {"started": 1.0}).encode())
     assert not upkeep.needed(config.storage).live
+
+
+def test_a_run_on_another_machine_is_taken_to_be_live(config):
+    elsewhere = vars(holder.myself()) | {"host": "elsewhere", "started": 1.0}
+    run(config).write("holder.json", json.dumps(elsewhere).encode())
+    assert upkeep.needed(config.storage).live
+
+
+def test_what_a_live_run_has_asked_for_beside_its_plan_stays(config):
+    store = filled(config, 0.125)
+    folder = run(config, held=True)
+    assert prune(config, older_than_s=1)
+    filled(config, 0.125)
+    ledger = Ledger(folder)
+    ledger.append("trial_started", trial=1, params={"k": 0.125})
+    ledger.close()
+    assert prune(config, older_than_s=1) == set()
+    assert left(store) == set(chain(config, 0.125))
 
 
 def store_command(*arguments):

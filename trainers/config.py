@@ -153,8 +153,8 @@ class ResourcesConfig(Frozen):
     """What is different for stages (`train`) and for evaluations (`evaluate`)."""
     price: dict[str, Annotated[float, Field(ge=0)]] = {}
     """Money per device-hour, by accelerator type, or by `gpu` or `cpu`."""
-    retries: int = Field(default=1, ge=0)
-    """Times that a failed stage or evaluation is tried again; a lost node does not count."""
+    retries: int = Field(default=2, ge=0)
+    """Times that a failed stage or evaluation is tried again; an attempt that got further and a lost node do not count."""
     wait_minutes: float | None = Field(default=None, ge=0)
     """Longest wait for devices that the cluster lacks. Null has no end, but refuses a cluster that lacks them at the start."""
 
