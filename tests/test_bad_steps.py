@@ -5,7 +5,7 @@ from dataclasses import replace
 
 import pytest
 
-from cut_stages import apart, every_step_is_told, make, stopped, weights
+from cut_stages import MODEL, apart, every_step_is_told, make, stopped, weights
 from trainers.config import DeepSpeedConfig
 from trainers.examples import Examples
 from trainers.failures import LossNotFinite
@@ -57,15 +57,17 @@ def without(monkeypatch):
     return without
 
 
-ZERO = {"2": DeepSpeedConfig(zero=2), "1": DeepSpeedConfig(zero=1), "3": DeepSpeedConfig(zero=3)}
-ZERO["offloaded"] = DeepSpeedConfig(zero=2, offload_optimizer=True)
-
-
-@pytest.mark.parametrize("zero", ZERO)
-def test_a_bad_step_is_left_out_as_if_it_were_not_there(make, poison, without, monkeypatch, zero):
+@pytest.mark.parametrize(
+    ("zero", "dtype"),
+    [({"zero": z}, d) for z, d in ((1, "fp32"), (2, "fp32"), (3, "fp32"), (0, "bf16"), (2, "bf16"))]
+    + [({"zero": 2, "offload_optimizer": True}, "fp32")],
+    ids=str,
+)
+def test_a_bad_step_is_left_out_as_if_it_were_not_there(make, poison, without, monkeypatch, zero, dtype):
     def stage(key):
-        job = make(f"{key}-{zero}", **FLAT)
-        return replace(job, train=job.train.model_copy(update={"deepspeed": ZERO[zero]}))
+        job = make(f"{key}-{zero}-{dtype}", **FLAT)
+        train = job.train.model_copy(update={"deepspeed": DeepSpeedConfig(**zero)})
+        return replace(job, train=train, model=MODEL.model_copy(update={"dtype": dtype}))
 
     poison(1, 4, 5, 7)
     notes = train_stage(stage("poisoned"))["notes"]

@@ -98,7 +98,7 @@ def test_a_stage_whose_node_is_taken_away_has_written_a_point_and_has_not_failed
     from ray.cluster_utils import Cluster
 
     monkeypatch.setattr(launching, "ATTEMPTS", 1)  # a single failure would end the stage
-    cluster = Cluster(initialize_head=True, head_node_args={"num_cpus": 0, "include_dashboard": True})
+    cluster = Cluster(initialize_head=True, head_node_args={"num_cpus": 0, "include_dashboard": True, "dashboard_port": None})
     try:
         leaving = cluster.add_node(num_cpus=1)
         joined(ray, cluster.address)
