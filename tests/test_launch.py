@@ -89,14 +89,17 @@ def test_an_attempt_that_got_no_further_is_left_to_who_counts_the_tries(make):
     assert failed == [3, 3]
 
 
-def test_a_loss_that_is_not_finite_fails_at_once_with_step_and_rate(make, monkeypatch):
+@pytest.mark.parametrize(("zero", "allowed", "step"), [(2, 3, 3), (2, 1, 1), (2, 99, 10), (0, 3, 1)])
+def test_a_loss_that_stays_not_finite_fails_with_step_and_rate(make, monkeypatch, zero, allowed, step):
+    """Under ZeRO 0 a step is taken whatever its gradient is, so the first one is the last."""
     model = ModelConfig(init_from_config={"model_type": "granite", "logits_scaling": 1e-40, "hidden_size": 32,
         "intermediate_size": 32, "num_hidden_layers": 1, "num_attention_heads": 2, "num_key_value_heads": 2},
         tokenizer="characters")  # fmt: skip
-    job = dataclasses.replace(make("nan"), model=model, base=base.fingerprint(model))
+    job = make(f"nan-{zero}-{allowed}", zero=zero, bad_steps=allowed, warmup=0.0, schedule="constant")
+    job = dataclasses.replace(job, model=model, base=base.fingerprint(model))
     begun = []
     monkeypatch.setattr(loop, "Examples", lambda *told: begun.append(1) or Examples(*told))
-    with pytest.raises(LossNotFinite, match=r"loss (nan|inf) at step 1 of 10, learning rate 0\.001, norm of the gradient"):
+    with pytest.raises(LossNotFinite, match=rf"loss (nan|inf) at step {step} of 10, learning rate 0\.001, norm"):
         launch(job, HERE, lambda progress: None)
     assert len(begun) == 1
 

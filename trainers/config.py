@@ -101,6 +101,8 @@ class TrainConfig(Frozen):
     """Write a resume point every so many optimiser steps."""
     checkpoint_minutes: float | None = Field(default=10.0, gt=0)
     """Write a resume point every so many minutes; null for none."""
+    bad_steps: int = Field(default=3, ge=1)
+    """So many steps in a row whose loss or gradient is not finite end the stage; fewer are left out, and noted."""
     collective_timeout: float = Field(default=1800.0, gt=0)
     """Seconds that workers wait for one that does not answer, before the attempt ends and is taken up again."""
     gradient_checkpointing: bool = False

@@ -83,7 +83,7 @@ def _worker(config: dict[str, Any]) -> Record:
 
 
 def _cause(error: Any) -> BaseException:
-    """The failure of a worker that says most: one that is final, else any other than peers that were cut off."""
+    """The failure of a worker that says most: one that is final, where its peers may only have been cut off."""
     failures = [getattr(failure, "_base_exc", None) or failure for failure in error.worker_failures.values()]
     final = [failure for failure in failures if isinstance(failure, FINAL)]
     return next(iter(final + failures), error)
