@@ -15,11 +15,12 @@ from data.files import File, Folder
 from data.prepare import KIND as PREPARED
 from data.store import SET_ASIDE, Record, Store
 from evaluators.entries import EVALUATIONS, GENERATIONS
-from sweeps import holder, lineage
+from sweeps import beside, holder, lineage
 from sweeps.config import SweepConfig
 from sweeps.ledger import Event, read
 from sweeps.lineage import Identities, Lineage
 from sweeps.loading import with_params
+from sweeps.results import simulated
 from sweeps.scales import Params
 from trainers import base
 from trainers.job import KIND
@@ -123,6 +124,9 @@ def _keys(folder: Folder, store: Store, params: Params | None) -> Iterator[Key]:
         rungs = config.search.pruner.rungs if config.search.pruner else (1.0,)
         for point, rung in product(_points(events, config) if params is None else [params], rungs):
             for path in lineage.repeats(with_params(config, point), known, rung):
+                yield from _of(path, store)
+        for measurement in beside.due(config, known, events) if params is None and not simulated(events) else ():
+            for path in measurement.paths:
                 yield from _of(path, store)
     except (ValueError, TypeError, KeyError, OSError) as error:
         raise Unreadable(f"{folder}: what this run needs cannot be told ({error}); remove or repair its folder") from error

@@ -11,7 +11,7 @@ from conftest import SMALL
 from data.files import Folder
 from data.store import Store
 from run_folders import Quiet
-from sweeps import cli, holder, inputs, lineage, upkeep
+from sweeps import beside, cli, holder, inputs, lineage, upkeep
 from sweeps.config import SweepConfig
 from sweeps.ledger import Ledger
 from sweeps.loading import parse, with_params
@@ -238,3 +238,23 @@ def test_old_files_keep_their_age(tmp_path):
     for file in tmp_path.rglob("*"):
         os.utime(file, (1.0, 1.0))
     assert upkeep.entries(store)[0].time == 1.0
+
+
+def test_what_a_live_run_measures_at_rungs_and_beside_the_search_stays(config):
+    search = {**SMALL["search"], "repeats": 2, "pruner": {"rungs": ["1/2", 1]}, "anchors": ["general"]}
+    config = parse(config.model_dump() | {"search": search})
+    known = lineage.identities(config)
+    second = lineage.reseeded(with_params(config, {"k": 0.25}), 1)
+    paths = [lineage.lineage(second, known, 0.5), *next(iter(beside.anchors(config, known))).paths]
+    store = Store(lineage.store_root(config))
+    for path in paths:
+        for order in path.orders:
+            publish(store, "evaluations", order.evaluation)
+        for job in path.jobs:
+            publish(store, job.kind, job.end)
+    wanted = left(store)
+    assert len(wanted) == 2 + 2 + 2 * (2 + 1), "a first stage and a rung, two anchors, each scored twice"
+    publish(store, "rungs", "of-nobody@0.5")
+    run(config, held=True)
+    prune(config, older_than_s=1)
+    assert left(store) == wanted
