@@ -68,7 +68,7 @@ def test_without_a_completed_trial_there_is_no_point():
 
 
 def test_candidates_begin_with_the_balance_point_and_go_on_with_what_is_chosen_when_scores_are_redrawn():
-    table = [(0.1, 0.9), (0.5, 0.6), (0.52, 0.58), (0.9, 0.1), (0.05, 0.05)]
+    table = [(0.0, 1.0), (0.45, 0.53), (0.46, 0.52), (0.8, 0.0), (0.05, 0.05)]  # the first end has the largest sum
     points = [Point(i, {}, {}, o, (0.02, 0.02)) for i, o in enumerate(table)]
     found = [p.trial for p in candidates(points, Knee(), 3)]
     assert found[0] == choose(points, Knee()).trial

@@ -163,3 +163,21 @@ def test_a_trial_is_charged_what_its_evaluations_paid_failed_ones_too():
     assert judging.bill(events) == (
         "The judge replied 12 times (1200 + 120 tokens, 0.75 US dollars); 2 judgments were there already."
     )
+
+
+def test_trials_with_repeats_are_compared_by_the_means_of_their_items(tmp_path, config):
+    """Two trials whose first repeats are alike; the second repeat of one answers 100 items that the others miss."""
+    config = config.model_copy(update={"search": config.search.model_copy(update={"repeats": 2})})
+    math, chat = (np.arange(400) < 200).astype(float), np.full(400, 5.0)
+    events = finished(tmp_path, config, [(math, chat), (math, chat)])
+    more = (np.arange(400) < 300).astype(float)
+    for trial, second in ((0, math), (1, more)):
+        place = tmp_path / f"trials/{trial:04d}/repeat-1"
+        place.mkdir()
+        (place / "toy_math.jsonl").write_text(lines(second))
+        (place / "toy_chat.jsonl").write_text(lines(chat))
+    found = {c.objective: c for c in compare(Folder(tmp_path), config, results.points(events), 0)}
+    assert found["specialist"].difference.value == pytest.approx(100 / 400 / 2)
+    assert found["specialist"].told_apart
+    (tmp_path / "trials/0001/repeat-1/toy_math.jsonl").unlink()
+    assert compare(Folder(tmp_path), config, results.points(events), 0) == [], "a repeat is gone"

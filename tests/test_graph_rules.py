@@ -54,7 +54,7 @@ class Machines:
             await asyncio.sleep(1)
         if isinstance(end, Exception):
             raise end
-        return {"device_seconds": float(end), "tokens": 1000, "pool": "cpu", "max_length": 128}
+        return {"device_seconds": float(end), "tokens": 1000, "base": job.base, "pool": "cpu", "max_length": 128}
 
     async def trained(self, running):
         try:
@@ -248,7 +248,15 @@ def test_a_stage_whose_plan_does_not_fit_is_not_begun():
         with pytest.raises(Stopped, match="the next stage needs about"):
             await graph.want_stages(0, path(0), Known({}, {FIRST: 1000}))
 
-    measured = [{"tokens": 1000, "device_seconds": 200.0, "pool": "cpu", "max_length": 128}]
+    measured = [
+        {
+            "base": lineage.identities(parse(SMALL)).base,
+            "tokens": 1000,
+            "device_seconds": 200.0,
+            "pool": "cpu",
+            "max_length": 128,
+        }
+    ]
     events, machines = scene(play, budget=BudgetConfig(device_hours=150 / 3600), measured=measured)
     assert machines.begun == [] and events == []
 

@@ -1,13 +1,15 @@
 """What a sweep will cost, before it starts."""
 
+from dataclasses import replace
+
 import pytest
 
 from data.store import Store
 from run_folders import Quiet
-from sweeps import lineage, plan
+from sweeps import costs, lineage, plan
 from sweeps.inputs import prepare_sources
-from sweeps.loading import parse
-from trainers.job import KIND
+from sweeps.loading import parse, with_params
+from trainers.job import KIND, RUNGS
 
 
 @pytest.fixture
@@ -62,3 +64,17 @@ def test_shared_stages_are_counted_once_and_a_sampler_is_planned_at_the_middle_o
     _, made = planned(prepared=False, search={"sampler": "tpe", "trials": 5, "space": space})
     assert (made.trials, len(made.stages), made.exact) == (5, 3, False)
     assert made.stages[-1].trials == 4 and made.stages[-1].mixture["math"] == pytest.approx(1 / 16)
+
+
+def test_what_is_left_of_a_stage_counts_from_its_last_rung(tmp_path, small):
+    config = parse(small | {"storage": str(tmp_path)})
+    prepare_sources(config, Quiet())
+    store, known = Store(lineage.store_root(config)), lineage.identities(config)
+    job = lineage.lineage(with_params(config, {"k": 0.5}), known).jobs[-1]
+    whole = costs.stage_tokens(job, store)
+    assert costs.tokens_left(job, store) == whole
+    assert costs.tokens_left(replace(job, until=0.25), store) == pytest.approx(whole / 4, abs=1)
+    with store.writing(RUNGS, replace(job, until=0.25).end, {}):
+        pass
+    assert costs.tokens_left(job, store) == pytest.approx(whole * 3 / 4, abs=1)
+    assert costs.tokens_left(replace(job, until=0.5), store) == pytest.approx(whole / 4, abs=1)

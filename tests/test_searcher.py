@@ -46,3 +46,14 @@ def test_when_no_trial_is_left_the_search_is_over_at_once():
     asked, _ = searcher([5], trials=1)
     asked.suggest("a")
     assert asked.suggest("b") == Searcher.FINISHED
+
+
+def test_a_trial_that_died_after_a_rung_has_failed_and_one_that_was_ended_there_is_pruned():
+    rung = {"outcome": json.dumps({"state": "rung", "rung": 0.5, "stages": ["a@0.5"], "evaluations": {"toy_math": "b"}})}
+    asked, finished = searcher([2])
+    asked.suggest("a")
+    asked.suggest("b")
+    asked.on_trial_complete("a", rung, error=True)
+    asked.on_trial_complete("b", rung)
+    assert [outcome["state"] for _, outcome in finished] == ["failed", "pruned"]
+    assert finished[1][1]["rung"] == 0.5
