@@ -11,6 +11,8 @@ from sweeps.balance import BalancePoint, Point, front
 COLOURS = {"specialist": "#b5482a", "general": "#2a6f97", "front": "#888888", "chosen": "#111111"}
 LABELLED = 30
 """Of more points only those on the front are labelled."""
+TICKS = 10
+"""Of more values along the axis, so many stand for all."""
 
 
 def front_figure(points: Sequence[Point], chosen: BalancePoint | None, title: str = "") -> bytes:
@@ -71,7 +73,11 @@ def _scale(axes: Any, values: Sequence[float]) -> None:
     positive = [v for v in values if v > 0]
     if positive and values[0] >= 0 and max(positive) / min(positive) > 10:
         axes.set_xscale("symlog", linthresh=min(positive), base=2)
-        axes.set_xticks(values, [f"{v:.3g}" for v in values], rotation=45)
+        ticks = (
+            values if len(values) <= TICKS else [*values[: values[0] == 0], *np.geomspace(min(positive), max(positive), TICKS)]
+        )
+        axes.set_xticks(ticks, [f"{v:.3g}" for v in ticks], rotation=45)
+        axes.minorticks_off()
 
 
 def _axes(title: str) -> tuple[Any, Any]:
