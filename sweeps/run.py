@@ -108,6 +108,7 @@ def _search(config: SweepConfig, known: Identities, recorder: Recorder, progress
                 {"CPU": 0, **ON_THE_HEAD},
             ),
             tune_config=tune.TuneConfig(
+                reuse_actors=True,  # a trial keeps nothing; a new process would import everything again
                 search_alg=searcher,
                 scheduler=RungScheduler(goes_on),
                 num_samples=len(recorder.unfinished) + recorder.open,

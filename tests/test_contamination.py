@@ -95,4 +95,4 @@ def test_a_planted_test_question_stops_a_run_before_anything_starts(tmp_path, sm
     ended = fulcrum("run", "c.yaml", cwd=tmp_path)
     assert ended.returncode == 2
     assert "sources.math: 1 of 20 items of gsm8k stand in its rows (item 3 in math.jsonl:31)" in ended.stderr
-    assert not (tmp_path / "runs" / "small").exists()
+    assert not list((tmp_path / "runs" / "small").iterdir())
