@@ -209,6 +209,25 @@ def test_virtual_time_passes_without_waiting_and_a_deadlock_is_an_error():
         clock.run(never(), clock.VirtualLoop())
 
 
+@pytest.mark.parametrize("start", [2.0**24 + 0.1, 2.0**31])
+def test_virtual_time_does_not_stand_still_after_half_a_year(start):
+    seen = []
+
+    async def sleep():
+        while len(seen) < 50:
+            await asyncio.wait_for(asyncio.sleep(0.1), 1)
+            seen.append(asyncio.get_running_loop().time())
+
+    stuck = threading.Timer(30, lambda: loop.call_soon_threadsafe(loop.stop))
+    loop = clock.VirtualLoop(start)
+    stuck.start()
+    try:
+        clock.run(sleep(), loop)
+    finally:
+        stuck.cancel()
+    assert seen[-1] == pytest.approx(start + 5, abs=1e-3)
+
+
 def test_a_budget_ends_a_simulation_and_more_of_it_continues_it(tmp_path):
     made = config(tmp_path)
     limited = made.model_copy(update={"budget": made.budget.model_copy(update={"device_hours": 500.0})})
