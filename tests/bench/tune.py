@@ -27,7 +27,7 @@ if TYPE_CHECKING:
 
 TRIALS = 40
 AT_ONCE = 2
-ROUNDS = 3
+ROUNDS = 2
 KS = [i / TRIALS for i in range(TRIALS)]
 ROLES = {"math": "specialist", "chat": "general"}
 SWEEP = {
