@@ -160,6 +160,8 @@ def test_start_points_can_be_the_trials_of_an_earlier_run(tmp_path):
             "search.space.strategy",
             "explicit",
         ),
+        ({"space": {"train.lr": EVERY["train.lr"] | {"include_zero": True}}}, "search.space.train.lr", "greater than 0"),
+        ({"space": {"k": K | {"low": 1}}}, "search.space.k.low", "must be below high"),
         ({"space": {"stages.0.train.lr": EVERY["train.lr"]}}, "search.space.stages.0.train.lr", "search one of"),
         ({"space": {"k": K}, "start": [{"k": 2}]}, "search.start", "k must be in search.space"),
         ({"space": {"k": K}, "start": ["nowhere"]}, "search.start", "no folder of a run"),
