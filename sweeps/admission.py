@@ -140,18 +140,14 @@ class Admission:
                 raise NoRoom(f"{self.lacking()[place.pool]}; resources.wait_minutes is over")
 
     def _admit(self) -> None:
-        blocked: set[str] = set()
         for place in list(self._queue):
-            if place.pool in blocked:
-                continue
             if self._running[place.pool] >= self.capacity(place.pool):
-                blocked.add(place.pool)  # waits for its own kind, and holds up nobody else
-            elif not self._room(place.pool):
+                continue  # waits for its own kind, and holds up nobody else
+            if not self._room(place.pool):
                 return
-            else:
-                self._queue.remove(place)
-                self._running[place.pool] += 1
-                place.turn.set_result(None)
+            self._queue.remove(place)
+            self._running[place.pool] += 1
+            place.turn.set_result(None)
 
     def _room(self, pool: str) -> bool:
         """Whether a task more fits beside those that run, by the sums over all nodes."""

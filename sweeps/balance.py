@@ -1,5 +1,6 @@
 """The front of a sweep and the balance point on it, with how sure the choice is."""
 
+from collections import Counter
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass
 from typing import Any
@@ -28,7 +29,7 @@ class Point:
 class BalancePoint:
     """The chosen trial. `confidence` is the share of redrawn score tables in which it is chosen again; `interval` holds,
     for each numeric parameter, the values between which 90 % of the choices fall; `alike` are the trials that cannot be told
-    apart from it."""
+    apart from it; `anchors` and `confirmation` are what was measured beside the search (sweeps/confirmation.py)."""
 
     trial: int
     params: Mapping[str, Any]
@@ -38,6 +39,8 @@ class BalancePoint:
     confidence: float
     interval: Mapping[str, tuple[float, float]]
     alike: tuple[int, ...] = ()
+    anchors: Sequence[Mapping[str, Any]] = ()
+    confirmation: Mapping[str, Any] | None = None
 
 
 def front(objectives: Objectives) -> list[int]:
@@ -67,6 +70,22 @@ def choose(points: Sequence[Point], rule: Balance, seed: int = 0) -> BalancePoin
         confidence=float(np.mean([i == chosen for i in again])) / _alike(table, chosen) if again else 0.0,
         interval=_interval(points, again),
     )
+
+
+def candidates(points: Sequence[Point], rule: Balance, count: int, seed: int = 0) -> list[Point]:
+    """The balance point, then those that are chosen most often when the scores are redrawn, then the rest of the front, by the
+    sum of their objectives. Empty where no point can satisfy the rule."""
+    if not points:
+        return []
+    table = np.array([point.objectives for point in points])
+    try:
+        chosen, _ = _pick(table, rule)
+    except ValueError:
+        return []
+    often = Counter(_redrawn_choices(points, rule, seed))
+    rest = sorted(front(table), key=lambda i: -float(table[i].sum()))
+    order = dict.fromkeys([chosen, *(i for i, _ in often.most_common()), *rest])
+    return [points[i] for i in list(order)[:count]]
 
 
 def plain(point: BalancePoint) -> dict[str, Any]:

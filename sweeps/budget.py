@@ -6,7 +6,7 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from evaluators.judge.cost import total
-from sweeps.config import BudgetConfig
+from sweeps.config import BudgetConfig, SweepConfig
 
 CHARGED = ("stage_finished", "stage_failed", "stage_stopped", "rung_finished", "rung_failed", "rung_stopped")
 HOUR_S = 3600.0
@@ -35,6 +35,18 @@ def of(event: Mapping[str, Any]) -> Spent:
     seconds = event["device_seconds"]
     judge = float((event.get("cost") or {}).get("usd") or 0.0)
     return Spent(seconds, seconds / HOUR_S * event.get("price", 0.0) + judge)
+
+
+def uncounted(config: SweepConfig) -> list[str]:
+    """What `budget.usd` cannot count because it has no price, with the field that would give it one."""
+    if config.budget.usd is None:
+        return []
+    pools = [config.resources.pool("train"), config.resources.pool("evaluate")]
+    devices = {p.accelerator_name for p in pools if not {p.accelerator_name, p.kind} & config.resources.price.keys()}
+    judges = [(name, getattr(of, "judge", None)) for name, of in config.evaluate.benchmarks.items()]
+    unpriced = [f"resources.price.{name}" for name in sorted(devices)]
+    unpriced += [f"evaluate.{name}.judge.price" for name, judge in judges if judge and judge.base_url and not judge.price]
+    return [f"{field} is not set, so budget.usd does not count this" for field in unpriced]
 
 
 @dataclass
@@ -109,25 +121,25 @@ class Budget:
 
 
 class Rates:
-    """Device-seconds per token by kind of device and length of the rows, from what was measured or else what was written."""
+    """Device-seconds per token by base model, kind of device and length of the rows, as measured or else as written."""
 
     def __init__(self, records: Iterable[Mapping[str, Any]], written: float | None = None) -> None:
         self._written = written
-        self._seen: dict[tuple[str, int], list[float]] = {}
+        self._seen: dict[tuple[str, str, int], list[float]] = {}
         for record in records:
             self.learn(record)
 
     def learn(self, record: Mapping[str, Any]) -> None:
         """Take in the record of a trained stage."""
         if record.get("tokens") and record.get("device_seconds"):
-            key = (str(record.get("pool")), int(record.get("max_length") or 0))
+            key = (str(record.get("base")), str(record.get("pool")), int(record.get("max_length") or 0))
             insort(self._seen.setdefault(key, []), record["device_seconds"] / record["tokens"])
 
-    def device_seconds(self, tokens: int | None, pool: str, length: int, devices: float) -> float | None:
+    def device_seconds(self, tokens: int | None, base: str, pool: str, length: int, devices: float) -> float | None:
         """What a stage of so many tokens will take; None where nothing is known."""
         if tokens is None:
             return None
-        seen = self._seen.get((pool, length))
+        seen = self._seen.get((base, pool, length))
         if seen:
             return tokens * (seen[(len(seen) - 1) // 2] + seen[len(seen) // 2]) / 2  # the median of what is sorted
         return tokens / self._written * devices if self._written else None

@@ -124,11 +124,15 @@ def _weights(values: Values) -> Iterator[Problem]:
     """A budget is divided among the sources that are used; without one there is nothing to divide."""
     sources, total = entries(values, "sources"), _mapping(values, "data").get("total")
     given = {name: source["weight"] for name, source in sources.items() if source.get("weight") is not None}
+    if any(path.startswith("sources.") and path.endswith(".weight") for path in _searched(values)):
+        if total is None:
+            yield Problem("data.total", None, "is missing: the weights that are searched are shares of it")
+        return  # they are checked with the space
     if total is None:
         for name, weight in given.items():
             yield Problem(f"sources.{name}.weight", weight, "needs data.total, which it is a share of")
         return
-    used = _used(values)
+    used = used_sources(values)
     for name in used - given.keys():
         yield Problem(f"sources.{name}.weight", "missing", "with data.total every source that is used needs one")
     shares = {name: _share(weight) for name, weight in given.items() if name in used}
@@ -137,7 +141,14 @@ def _weights(values: Values) -> Iterator[Problem]:
         yield Problem("data.total", total, f"the weights sum to {sum(shares.values()):g} and not to 1; change {told}")
 
 
-def _used(values: Values) -> set[str]:
+def _searched(values: Values) -> list[str]:
+    """The paths that the search sets."""
+    space = entries(values, "search", "space")
+    over = {key: parameter.get("over", [key]) for key, parameter in space.items()}
+    return [path for paths in over.values() if isinstance(paths, list | tuple) for path in paths if isinstance(path, str)]
+
+
+def used_sources(values: Values) -> set[str]:
     """The sources that a stage may take rows from."""
     sources, stages = entries(values, "sources"), values.get("stages")
     if stages and isinstance(stages, list | tuple):
@@ -155,8 +166,17 @@ def _share(weight: Any) -> Any:
 
 def _model_path(values: Values) -> Iterator[Problem]:
     path = _mapping(values, "model").get("path")
-    if isinstance(path, str) and path != "toy" and not (is_there(path) or sources.looks_like_hub_id(path)):
+    if isinstance(path, str) and not _is_model(path):
         yield Problem("model.path", path, "no such folder; give one, a hub id (owner/name) or toy")
+    searched = _mapping(values, "search", "space", "model.path").get("values")
+    for path in searched if isinstance(searched, list | tuple) else ():
+        if not isinstance(path, str) or not _is_model(path) or (is_there(path) and not Path(path).is_absolute()):
+            remedy = "give the absolute path of a folder that is there, a hub id (owner/name) or toy"
+            yield Problem("search.space.model.path", path, remedy)
+
+
+def _is_model(path: str) -> bool:
+    return path == "toy" or is_there(path) or sources.looks_like_hub_id(path)
 
 
 def _strategy(values: Values) -> Iterator[Problem]:
@@ -229,6 +249,39 @@ def _benchmarks(values: Values) -> Iterator[Problem]:
             yield Problem("evaluate", sorted(benchmarks), f"add a benchmark with role {role}: a balance has two sides")
 
 
+def _confirm(values: Values) -> Iterator[Problem]:
+    """The test items of a confirmation: those of GSM8K lie in a file of their own, unless the hub has both."""
+    confirm = _mapping(values, "search").get("confirm")
+    if not isinstance(confirm, Mapping):
+        return
+    given, benchmarks = entries(confirm, "evaluate"), entries(values, "evaluate")
+    for name, fields in given.items():
+        field = f"search.confirm.evaluate.{name}"
+        if name not in benchmarks:
+            yield Problem(field, fields, f"no such benchmark is scored; name one of {sorted(benchmarks)}")
+        for key, file in fields.items():
+            hub = name == "gsm8k" and sources.looks_like_hub_id(str(file))
+            if names_file(key) and isinstance(file, str) and not is_file(file) and not hub:
+                yield Problem(f"{field}.{key}", file, "no such file; give the benchmark's test items")
+    gsm8k = benchmarks.get("gsm8k", {})
+    path, test = gsm8k.get("path"), given.get("gsm8k", {}).get("path")
+    if gsm8k.get("split", "dev") == "dev" and isinstance(path, str) and is_file(path) and not test:
+        remedy = "give the test file; that of evaluate.gsm8k holds training items"
+        yield Problem("search.confirm.evaluate.gsm8k.path", "missing", remedy)
+
+
+ANCHORED = {"general": {"general"}, "specialist": {"specialist"}, "k0": {"general", "specialist"}}
+
+
+def _anchors(values: Values) -> Iterator[Problem]:
+    roles = {str(source.get("role")) for source in entries(values, "sources").values()}
+    anchors = _mapping(values, "search").get("anchors")
+    for anchor in anchors if isinstance(anchors, list | tuple) else ():
+        missing = ANCHORED.get(anchor, set()) - roles if isinstance(anchor, str) else ()
+        if missing:
+            yield Problem("search.anchors", anchor, f"needs a source with role {' and one with role '.join(sorted(missing))}")
+
+
 def _storage(values: Values) -> Iterator[Problem]:
     storage = values.get("storage", "runs")
     if values.get("name") == "store":
@@ -270,6 +323,8 @@ CHECKS: tuple[Callable[[Values], Iterator[Problem]], ...] = (
     engine,
     _server,
     _benchmarks,
+    _confirm,
+    _anchors,
     _storage,
     _tracking,
     _budget,

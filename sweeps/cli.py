@@ -11,6 +11,7 @@ from rich.console import Console
 
 from data.files import Folder
 from sweeps import data_cli, loading, standalone, store_cli
+from sweeps.budget import uncounted
 from sweeps.checks import Problem
 from sweeps.config import SweepConfig
 from sweeps.loading import ConfigError
@@ -150,6 +151,8 @@ def _load(config: str, overrides: list[str] | None, address: str | None = None, 
     if joins and joined != "local" and "://" not in values.storage:
         remedy = "other nodes cannot see a local path; write s3:// or gs://, or file:///path of a folder that all nodes share"
         raise ConfigError([Problem("storage", values.storage, remedy)])
+    for told in uncounted(values):
+        err.print(f"warning: {told}", markup=False, soft_wrap=True)
     return values
 
 

@@ -6,10 +6,10 @@ comparisons some look large by chance; the p-values are Holm's, which hold for a
 
 import json
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import cache, partial
 from itertools import combinations
-from statistics import median
+from statistics import fmean, median
 from typing import Any
 
 import numpy as np
@@ -41,7 +41,7 @@ class Comparison:
 
 def compare(folder: Folder, config: SweepConfig, points: Sequence[Point], chosen: int | None) -> list[Comparison]:
     """The comparisons of a run, [] for fewer than two trials. Trials whose items are gone are left out."""
-    verdicts = cache(lambda trial, name: _verdicts(folder.read(f"trials/{trial:04d}/{name}.jsonl")))
+    verdicts = cache(lambda trial, name: _of_repeats(folder / f"trials/{trial:04d}", name, config.search.repeats))
     names = list(config.evaluate.benchmarks)
     there = [p for p in points if all(verdicts(p.trial, name) is not None for name in names)]
     found = [
@@ -81,6 +81,21 @@ def _difference(config: SweepConfig, objective: str, verdicts: Sequence[Callable
     weights = {n: b.weight for n, b in config.evaluate.benchmarks.items() if b.role == objective}
     shares = {n: statistics.unit_error(w, evaluate.BENCHMARKS[n].scale) / sum(weights.values()) for n, w in weights.items()}
     return statistics.combined([(share, statistics.paired(*(of(n) for of in verdicts))) for n, share in shares.items()])
+
+
+def _of_repeats(folder: Folder, name: str, repeats: int) -> list[Verdict] | None:
+    """The verdicts of one benchmark of a trial, each item's score the mean over the repeats in which it has one; None where a
+    file is gone."""
+    first, *others = [_verdicts(folder.read(f"repeat-{r}/{name}.jsonl" if r else f"{name}.jsonl")) for r in range(repeats)]
+    if first is None or None in others:
+        return None
+    every = [{verdict.id: verdict for verdict in verdicts or ()} for verdicts in (first, *others)]
+    return [_mean([verdicts[one.id] for verdicts in every]) for one in first]
+
+
+def _mean(verdicts: Sequence[Verdict]) -> Verdict:
+    counted = [verdict for verdict in verdicts if verdict.weight]
+    return replace(counted[0], score=fmean(verdict.score for verdict in counted)) if counted else verdicts[0]
 
 
 def _verdicts(text: bytes | None) -> list[Verdict] | None:

@@ -117,6 +117,18 @@ class PrunerConfig(Frozen):
         return self
 
 
+Anchor = Literal["base", "general", "specialist", "k0", "multi_task"]
+
+
+class ConfirmConfig(Frozen):
+    top: int = Field(default=3, ge=1)
+    """Candidates: the balance point, then what would be chosen instead if the scores had come out otherwise."""
+    seeds: int = Field(default=3, ge=1)
+    """Times that each is trained, with seeds that no trial had."""
+    evaluate: dict[str, dict[str, Any]] = {}
+    """Fields of `evaluate` that differ on the test items, as gsm8k: {path: test.jsonl}; `split: test` need not be given."""
+
+
 class SearchConfig(Frozen):
     sampler: Sampler = "tpe"
     """Who proposes trials: grid, random, qmc, or on both objectives tpe, gp, nsga2 or nsga3."""
@@ -130,12 +142,15 @@ class SearchConfig(Frozen):
     """Tried before the sampler is asked: parameters, `paper` (its values of k), or the folder or trials.csv of a run."""
     constraints: ConstraintsConfig = ConstraintsConfig()
     """What a trial should keep to; the sampler avoids what does not."""
-    repeats: Literal[1] = 1
-    """Reserved for repeats by seed; only 1 for now."""
+    repeats: int = Field(default=1, ge=1, le=100)
+    """Times that each trial is trained, repeat r with `train.seed` + r in all stages; the sampler is told their means."""
+    anchors: tuple[Anchor, ...] = ()
+    """What the balance point is compared with: base (the model as it is), general or specialist (those sources alone), k0
+    (nothing replayed), multi_task (all sources at once). Each is trained as configured, with no searched value."""
     pruner: PrunerConfig | None = None
     """Stop trials that fall behind at rungs inside their last stage; null trains all of them to the end."""
-    confirm: None = None
-    """Reserved for the confirmation on test items; only null for now."""
+    confirm: ConfirmConfig | None = None
+    """Train the best candidates again with fresh seeds and score them on the test splits; null does not."""
     storage_env: str | None = Field(default=None, pattern=r"^[A-Za-z_][A-Za-z0-9_]*$")
     """Name of the environment variable with the URL of an Optuna storage to use in place of study.db."""
     space: dict[str, Parameter] = {}
@@ -214,7 +229,7 @@ class SweepConfig(Frozen):
 
 
 MAY_CHANGE = (
-    *("search.trials", "search.concurrency", "search.confirm", "resources", "budget", "balance", "tracking"),
+    *("search.trials", "search.concurrency", "search.confirm", "search.anchors", "resources", "budget", "balance", "tracking"),
     *(f"evaluate.mt_bench.judge.{name}" for name in JudgeConfig.NOT_THE_RATING),
 )
 """Fields that may differ when a run is continued."""

@@ -6,6 +6,7 @@ from data.prepare import KIND as PREPARED
 from data.store import Record, Store
 from sweeps.budget import Rates
 from sweeps.config import SweepConfig
+from sweeps.lineage import models
 from trainers import base
 from trainers.job import KIND, RUNGS, StageJob
 
@@ -37,9 +38,9 @@ def _share_tokens(fraction: float, draw: Draw, record: Record) -> float:
 
 
 def measured(config: SweepConfig, store: Store) -> list[Record]:
-    """The records of the stages in the store that were trained from the same base model."""
-    name = base.fingerprint(config.model)
-    return [record for record in store.records(KIND) if record.get("base") == name]
+    """The records of the stages in the store that were trained from the same base models."""
+    names = {base.fingerprint(model) for model in models(config)}
+    return [record for record in store.records(KIND) if record.get("base") in names]
 
 
 def rates(config: SweepConfig, store: Store) -> Rates:

@@ -31,7 +31,9 @@ def inspect(config: Config, overrides: Overrides = None) -> None:
     store = Store(lineage.store_root(values))
     for name, source in values.sources.items():
         with Progress(out) as progress:
-            record = inputs.prepared(values, source, values.train.max_length, store, inputs.telling(progress, name))
+            record = inputs.prepared(
+                values, values.model, source, values.train.max_length, store, inputs.telling(progress, name)
+            )
         for line in describe.lines(describe.describe(values, name, record, store)):
             out.print(line, soft_wrap=True)
 

@@ -3,12 +3,14 @@
 A generation is published before it is scored, and each benchmark's scores as soon as they exist.
 """
 
+from pathlib import Path
 from typing import Any
 
 import ray
 
 from data.store import Record, Store
 from sweeps.lineage import Order
+from trainers import base
 
 
 @ray.remote(max_restarts=0, max_task_retries=0)
@@ -22,7 +24,6 @@ class Generation:
     @ray.method(num_returns=2)
     def generate(self, order: Order) -> tuple[dict[str, Any], Any]:
         """What answered, and the completions of the chunk."""
-        from data.checkpoints import in_store
         from evaluators import evaluate
         from evaluators.generation import engines, interface
         from evaluators.subsets import subset
@@ -30,10 +31,19 @@ class Generation:
         how = (order.config.engine, order.config.batch_size, order.trust_remote_code)
         if self._config != how:
             self._engine, self._config = engines.make(*how), how
-        self._engine.open(in_store(Store(order.store), order.kind, order.stage))
+        self._engine.open(_checkpoint(order))
         benchmark = evaluate.benchmark(order.config, order.name)
         items = subset(benchmark.items(), order.share)[order.start : order.stop]
         return self._engine.about(), interface.answer(self._engine, items, benchmark.max_new_tokens, benchmark.sampling)
+
+
+def _checkpoint(order: Order) -> Any:
+    from data.checkpoints import in_folder, in_store
+
+    store = Store(order.store)
+    if order.base:
+        return in_folder(Path(base.location(order.base, store)))
+    return in_store(store, order.kind, order.stage)
 
 
 @ray.remote(max_retries=1)

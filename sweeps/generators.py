@@ -29,7 +29,7 @@ from trainers.config import ResourcesConfig
 
 IDLE_S = 60.0
 ATTEMPTS = 3
-"""How often a chunk is given out: one that kills every actor is not the actors' fault."""
+"""How often a chunk is given out in each try of its evaluation: one that kills every actor is not the actors' fault."""
 CHUNKS_TO_START_FOR = 2
 """Waiting chunks that are worth the start of one more actor."""
 LOST = (RayActorError, WorkerCrashedError, OutOfMemoryError)

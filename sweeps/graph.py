@@ -80,8 +80,8 @@ class Graph:
         self._rates = Rates(terms.measured, terms.resources.tokens_per_second)
         self._work = work(Slots(self._room, "evaluate", patience(terms)))
         self._made: dict[str, asyncio.Task[Record]] = {}
-        self._wanted: dict[str, set[int]] = {}
-        self._left: set[int] = set()
+        self._wanted: dict[str, set[int | None]] = {}
+        self._left: set[int | None] = set()
         self._failed: dict[str, int] = {}
         self._given_up: dict[str, Failed] = {}
         self._running: dict[str, Running] = {}
@@ -89,16 +89,18 @@ class Graph:
         self._progress: dict[str, dict[str, Any]] = {}
         self._life = uuid.uuid4().hex  # a graph that died comes back with no memory
 
-    async def want(self, trial: int, lineage: Lineage, known: Known) -> Record:
+    async def want(self, trial: int | None, lineage: Lineage, known: Known) -> Record:
         """The record of a lineage's evaluation, with every stage on the way to it made at most once.
 
-        Raises Failed, Unusable or Stopped.
+        `trial` is charged for what is made, None where it is made for no trial. Raises Failed, Unusable or Stopped.
         """
+        self._left.discard(trial)  # one that has ended may be measured again, on other items
         await self.want_stages(trial, lineage, known)
         return await self._once(trial, lineage.evaluation, known, lambda: self._evaluate(trial, lineage, known))
 
-    async def want_stages(self, trial: int, lineage: Lineage, known: Known) -> Record:
-        """The record of a lineage's last stage."""
+    async def want_stages(self, trial: int | None, lineage: Lineage, known: Known) -> Record:
+        """The record of a lineage's last stage, empty where it has none."""
+        record: Record = {}
         for job in lineage.jobs:
             make = partial(self._train, trial, job, lineage.strategy, known.tokens.get(job.end))
             record = await self._once(trial, job.end, known, make)
@@ -135,7 +137,7 @@ class Graph:
             self._stop(key, Stopped(beyond))
         return key in self._running and self._running[key].asked_to_stop is not None
 
-    async def _once(self, trial: int, key: str, known: Known, make: Callable[[], Awaitable[Record]]) -> Record:
+    async def _once(self, trial: int | None, key: str, known: Known, make: Callable[[], Awaitable[Record]]) -> Record:
         while trial not in self._left:
             if key not in self._made and key in known.records:
                 return known.records[key]
@@ -159,11 +161,11 @@ class Graph:
             if self._made.get(key) in (None, asyncio.current_task()):
                 self._wanted.pop(key, None)
 
-    async def _train(self, trial: int, job: StageJob, strategy: str, tokens: int | None) -> Record:
+    async def _train(self, trial: int | None, job: StageJob, strategy: str, tokens: int | None) -> Record:
         mixture = {share.name: share.fraction for share in job.shares}
         about = {"key": job.end, "parent": job.parent, "strategy": strategy, "mixture": mixture, "trial": trial}
         pool = self._pools["train"]
-        planned = self._rates.device_seconds(tokens, pool.accelerator_name, job.train.max_length, pool.devices)
+        planned = self._rates.device_seconds(tokens, job.base, pool.accelerator_name, job.train.max_length, pool.devices)
 
         async def submit(bills: list[Bill]) -> Record:
             return await self._followed(job.end, self._work.train(job, pool))
@@ -177,9 +179,9 @@ class Graph:
             if theirs:
                 return theirs
 
-    async def _evaluate(self, trial: int, lineage: Lineage, known: Known) -> Record:
+    async def _evaluate(self, trial: int | None, lineage: Lineage, known: Known) -> Record:
         """The scores of all benchmarks. Each is published as soon as it is there, whatever becomes of the others."""
-        about = {"key": lineage.keys[-1], "fraction": lineage.share, "trial": trial, "evaluations": lineage.evaluations}
+        about = {"key": lineage.checkpoint, "fraction": lineage.share, "trial": trial, "evaluations": lineage.evaluations}
 
         async def submit(bills: list[Bill]) -> Record:
             bills += [Bill() for _ in lineage.orders]
@@ -195,7 +197,7 @@ class Graph:
 
         return await self._held("rung", about, submit, "evaluate", None)
 
-    async def _benchmark(self, trial: int, order: Order, known: Known, bill: Bill) -> Record:
+    async def _benchmark(self, trial: int | None, order: Order, known: Known, bill: Bill) -> Record:
         generated = order.generation in known.records
         return await self._once(trial, order.evaluation, known, lambda: self._work.evaluate(order, generated, bill))
 
@@ -268,8 +270,10 @@ class Graph:
         """Forget a running job; what it has cost. Of an evaluation that is what stands on its bills: for parts that it shares
         with others, others may have paid."""
         job = self._budget.running.pop(name)
+        spent = job.so_far(_now())
+        self._budget.spent += spent  # until the driver says what the ledger holds
         judged = {"cost": job.judging()} if job.bills else {}
-        return {"device_seconds": job.so_far(_now()).device_seconds} | judged
+        return {"device_seconds": spent.device_seconds} | judged
 
     def _count(self, name: str, failure: Failed, lost: int) -> None:
         """Give a stage up, for all trials of this run, when it has failed too often or would fail again."""

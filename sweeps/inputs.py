@@ -2,6 +2,7 @@
 
 from collections.abc import Mapping
 from functools import partial
+from itertools import product
 
 from data import contamination, prepare
 from data.config import SourceConfig
@@ -11,12 +12,14 @@ from data.store import Record, Store
 from evaluators import evaluate, sandbox
 from evaluators.config import EvaluateConfig
 from sweeps import lineage
+from sweeps.beside import on_test
 from sweeps.config import MAY_CHANGE, SweepConfig
 from sweeps.dotted import flat
 from sweeps.ledger import read
 from sweeps.lineage import Identities
 from sweeps.progress import Progress
 from trainers import base
+from trainers.config import ModelConfig
 
 
 class Changed(ValueError):
@@ -26,7 +29,14 @@ class Changed(ValueError):
 def try_benchmarks(config: SweepConfig) -> None:
     """Raises ItemsUnusable for items that cannot be read, JudgeUnusable for a judge whose key is not there, sandbox.Escaped
     where code would have to run unconfined."""
-    try_evaluation(config.evaluate)
+    for evaluates in _evaluations(config).values():
+        try_evaluation(evaluates)
+
+
+def _evaluations(config: SweepConfig) -> dict[str, EvaluateConfig]:
+    """The benchmarks of the search, and those of the confirmation, by what is added to their names."""
+    confirm = config.search.confirm
+    return {"": config.evaluate} | ({" (test)": on_test(config.evaluate, confirm)} if confirm else {})
 
 
 def try_evaluation(config: EvaluateConfig) -> None:
@@ -49,9 +59,10 @@ def prepare_sources(config: SweepConfig, progress: Progress) -> None:
     Raises SourceUnusable, TooManyBadRows or Contaminated.
     """
     store = Store(lineage.store_root(config))
+    models = {base.fingerprint(model): model for model in lineage.models(config)}
     for name, source in config.sources.items():
-        for length in lineage.lengths(config):
-            record = prepared(config, source, length, store, telling(progress, name))
+        for length, model in product(lineage.lengths(config), models.values()):
+            record = prepared(config, model, source, length, store, telling(progress, name))
             lost = prepare.where_rows_went(record)
             file = f": {prepare.quarantine_file(record, store)}" if record["quarantined"] else ""
             progress.say(f"source {name}: {record['used']} of {record['rows']} rows{f', {lost}{file}' if lost else ''}")
@@ -64,17 +75,21 @@ def telling(progress: Progress, name: str) -> Tell:
     return lambda text: progress.doing(f"source {name}: {text}")
 
 
-def prepared(config: SweepConfig, source: SourceConfig, length: int, store: Store, tell: Tell) -> Record:
+def prepared(config: SweepConfig, model: ModelConfig, source: SourceConfig, length: int, store: Store, tell: Tell) -> Record:
     """The record of a source's tokens for a model and a length."""
-    held_out = lineage.held_out(config)
-    opened = partial(base.open_tokenizer, config.model, store)
-    return prepare.prepare(source, base.fingerprint(config.model), opened, length, store, held_out, tell)
+    opened = partial(base.open_tokenizer, model, store)
+    return prepare.prepare(source, base.fingerprint(model), opened, length, store, lineage.held_out(config), tell)
 
 
 def _refuse_overlap(config: SweepConfig, store: Store, progress: Progress) -> None:
     """Measure which evaluation items stand in the rows that are trained on."""
-    built = evaluate.benchmarks(config.evaluate).items()
-    items = {name: [item.turns for item in benchmark.items()] for name, benchmark in built}
+    built = {
+        name + added: benchmark
+        for added, evaluates in _evaluations(config).items()
+        for name, benchmark in evaluate.benchmarks(evaluates).items()
+        if not added or evaluates.benchmarks[name] != config.evaluate.benchmarks[name]
+    }
+    items = {name: [item.turns for item in benchmark.items()] for name, benchmark in built.items()}
     held_out = lineage.held_out(config)
     for name, source in config.sources.items() if items else ():
         progress.doing(f"source {name}: looking for evaluation items")
@@ -86,9 +101,13 @@ def _refuse_overlap(config: SweepConfig, store: Store, progress: Progress) -> No
 
 
 def refuse_changes(folder: Folder, config: SweepConfig, known: Identities) -> None:
-    """A run is continued with what it was started with: the fields that may change are listed in MAY_CHANGE."""
+    """A run is continued with what it was started with: the fields that may change are listed in MAY_CHANGE.
+
+    One that was stopped before it was started, say by bad rows, may be started with anything.
+    """
     written = folder.read("config.json")
-    if written is None:
+    started = [event for event in read(folder) if event["event"] == "run_started"]
+    if written is None or not started:
         return
     try:
         before = flat(SweepConfig.model_validate_json(written).model_dump(mode="json"))
@@ -100,12 +119,11 @@ def refuse_changes(folder: Folder, config: SweepConfig, known: Identities) -> No
         for field in sorted(before.keys() | now.keys())
         if before.get(field) != now.get(field) and not field.startswith(MAY_CHANGE)
     ]
-    started = [e for e in read(folder) if e["event"] == "run_started"]
-    if started and "simulation" in started[0] and known.plain() != started[0]["identities"]:
+    if "simulation" in started[0] and known.plain() != started[0]["identities"]:
         changed = ["  it is a simulation"]
-    if started and not changed and started[0]["identities"] != known.plain():
+    if not changed and started[0]["identities"] != known.plain():
         changed = ["  the files that the sources, the model or the benchmarks are read from have changed"]
-    changed += _other_judges(started[0]["identities"].get("judges", {}), known.judges) if started and changed else []
+    changed += _other_judges(started[0]["identities"].get("judges", {}), known.judges) if changed else []
     if changed:
         told = "\n".join(changed)
         raise Changed(f"{folder} was started with another configuration\n{told}\n  give the run another `name`")

@@ -20,7 +20,8 @@ from evaluators.evaluate import Identity
 from evaluators.judge.cost import total
 from sweeps.config import SweepConfig
 from trainers import base
-from trainers.job import KIND, RUNGS, Share, StageJob
+from trainers.config import ModelConfig
+from trainers.job import Share, StageJob, kind_of
 from trainers.keys import KeyedStage, chain, in_order
 from trainers.recipe import Stage, recipe
 
@@ -33,6 +34,12 @@ class Identities:
     sources: Mapping[str, str]
     items: Mapping[str, Identity]
     judges: Mapping[str, str] = field(default_factory=dict)
+    bases: Mapping[str, str] = field(default_factory=dict)
+    """Those of the models that are searched, by path."""
+
+    def base_of(self, model: ModelConfig) -> str:
+        """The base model of a trial."""
+        return self.bases.get(str(model.path), self.base)
 
     def plain(self) -> dict[str, Any]:
         return asdict(self)
@@ -61,13 +68,15 @@ class Order:
     count: int | None
     share: float = 1.0
     """Of the questions; below 1 the checkpoint is a rung."""
+    base: ModelConfig | None = None
+    """The base model, where that is evaluated itself."""
     start: int = 0
     stop: int | None = None
 
     @property
     def kind(self) -> str:
         """Kind of the checkpoint's entry in the store."""
-        return KIND if self.share == 1 else RUNGS
+        return kind_of(self.stage)
 
     @property
     def chunks(self) -> list["Order"]:
@@ -87,11 +96,17 @@ class Lineage:
     jobs: tuple[StageJob, ...]
     orders: tuple[Order, ...]
     strategy: str
+    store: str
 
     @property
     def share(self) -> float:
         """The share of the last stage after which, and of the questions on which, it is evaluated."""
-        return self.jobs[-1].until
+        return self.jobs[-1].until if self.jobs else 1.0
+
+    @property
+    def checkpoint(self) -> str:
+        """Key of what is evaluated."""
+        return self.orders[-1].stage
 
     @property
     def keys(self) -> tuple[str, ...]:
@@ -116,7 +131,14 @@ def identities(config: SweepConfig) -> Identities:
         sources={name: sources.fingerprint(source, kept_back) for name, source in config.sources.items()},
         items=evaluate.identities(config.evaluate),
         judges=evaluate.judges(config.evaluate),
+        bases={str(model.path): base.fingerprint(model) for model in models(config)[1:]},
     )
+
+
+def models(config: SweepConfig) -> list[ModelConfig]:
+    """The model of a configuration, then those that are searched."""
+    searched = getattr(config.search.space.get("model.path"), "values", ())
+    return [config.model, *(config.model.model_copy(update={"path": path}) for path in searched)]
 
 
 def held_out(config: SweepConfig) -> HeldOut | None:
@@ -128,7 +150,7 @@ def held_out(config: SweepConfig) -> HeldOut | None:
 def stages(config: SweepConfig, known: Identities) -> tuple[KeyedStage, ...]:
     """The keyed stages of a configuration's recipe."""
     steps: tuple[Stage, ...] = recipe(config.strategy, config.sources, config.train, config.k, config.stages, config.data.total)
-    return chain(steps, known.base, config.model, known.sources)
+    return chain(steps, known.base_of(config.model), config.model, known.sources)
 
 
 def lineage(config: SweepConfig, known: Identities, share: float = 1.0) -> Lineage:
@@ -137,9 +159,31 @@ def lineage(config: SweepConfig, known: Identities, share: float = 1.0) -> Linea
     last = replace(jobs[-1], until=share)
     return Lineage(
         jobs=(*jobs[:-1], last),
-        orders=tuple(_order(config, last, name, known.items[name]) for name in config.evaluate.benchmarks),
+        orders=tuple(_order(config, last.end, share, name, known.items[name]) for name in config.evaluate.benchmarks),
         strategy=config.strategy,
+        store=store_root(config),
     )
+
+
+def untrained(config: SweepConfig, known: Identities) -> Lineage:
+    """The evaluation of the base model as it is."""
+    orders = (_order(config, known.base_of(config.model), 1.0, name, known.items[name]) for name in config.evaluate.benchmarks)
+    return Lineage((), tuple(replace(order, base=config.model) for order in orders), config.strategy, store_root(config))
+
+
+def repeats(config: SweepConfig, known: Identities, share: float = 1.0, first: int = 0) -> tuple[Lineage, ...]:
+    """The lineages of a trial, one for each of its repeats; `first` is the number of the first."""
+    return tuple(lineage(reseeded(config, first + r), known, share) for r in range(config.search.repeats))
+
+
+def reseeded(config: SweepConfig, repeat: int) -> SweepConfig:
+    """The configuration with the seeds of a repeat in all stages."""
+    if not repeat:
+        return config
+    values = config.model_dump()
+    for train in [values["train"], *(stage["train"] for stage in values["stages"] if "seed" in stage["train"])]:
+        train["seed"] += repeat
+    return SweepConfig.model_validate(values)
 
 
 def merged(records: Iterable[Mapping[str, Any]]) -> dict[str, Any]:
@@ -192,17 +236,17 @@ def root(storage: str) -> str:
     return path.rstrip("/") if "://" in path else str(Path(path).resolve())
 
 
-def _order(config: SweepConfig, job: StageJob, name: str, identity: Identity) -> Order:
+def _order(config: SweepConfig, checkpoint: str, share: float, name: str, identity: Identity) -> Order:
     return Order(
         store=store_root(config),
-        stage=job.end,
+        stage=checkpoint,
         name=name,
         config=config.evaluate,
         trust_remote_code=config.model.trust_remote_code,
-        generation=identity.generation(job.end),
-        evaluation=identity.evaluation(job.end),
+        generation=identity.generation(checkpoint),
+        evaluation=identity.evaluation(checkpoint),
         count=identity.count,
-        share=job.until,
+        share=share,
     )
 
 
@@ -212,11 +256,11 @@ def _job(config: SweepConfig, known: Identities, keyed: KeyedStage) -> StageJob:
         key=keyed.key,
         parent=keyed.parent,
         merged=keyed.merged,
-        base=known.base,
+        base=known.base_of(config.model),
         shares=tuple(
             Share(
                 name,
-                prepared_key(known.sources[name], known.base, train.max_length),
+                prepared_key(known.sources[name], known.base_of(config.model), train.max_length),
                 known.sources[name],
                 keyed.stage.mixture[name],
                 keyed.stage.draws[name],

@@ -5,14 +5,14 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 
 from data.store import Store
-from sweeps import costs, lineage, space, starts
+from sweeps import beside, costs, lineage, space, starts
 from sweeps.config import BudgetConfig, SweepConfig
 from sweeps.loading import with_params
 from sweeps.scales import Params
 from sweeps.study import planned_trials
 from trainers.job import KIND, StageJob
 
-HEAD_MIB = {"task": 170, "workers": 1240}
+HEAD_MIB = {"task": 160, "workers": 440}
 """As measured by tests/bench/head.py: a trial alone, or with the processes of a Train run beside it."""
 
 
@@ -39,6 +39,8 @@ class Plan:
     unshared_stages: int
     price: float
     budget: BudgetConfig
+    confirmed: int
+    """Recipes that the confirmation will train beyond these: which ones, the scores decide."""
     head_mib: int
     """Memory on the head of a trial whose stage trains."""
 
@@ -62,7 +64,8 @@ def plan(config: SweepConfig) -> Plan:
     known = lineage.identities(config)
     store = Store(lineage.store_root(config))
     trials, exact = points(config)
-    paths = [lineage.lineage(with_params(config, params), known) for params in trials]
+    paths = [path for params in trials for path in lineage.repeats(with_params(config, params), known)]
+    paths += [path for anchor in beside.anchors(config, known) for path in anchor.paths]
     return Plan(
         trials=len(trials),
         exact=exact,
@@ -70,6 +73,7 @@ def plan(config: SweepConfig) -> Plan:
         unshared_stages=sum(len(path.jobs) for path in paths),
         price=config.resources.pool("train").device_hour,
         budget=config.budget,
+        confirmed=min(confirm.top, len(trials)) * confirm.seeds if (confirm := config.search.confirm) else 0,
         head_mib=HEAD_MIB["workers" if config.resources.pool("train").workers else "task"],
     )
 
@@ -92,7 +96,7 @@ def _nodes(config: SweepConfig, wanted: Sequence[StageJob], store: Store) -> lis
     nodes = []
     for job in {job.key: job for job in wanted}.values():
         tokens = costs.stage_tokens(job, store)
-        seconds = rates.device_seconds(tokens, pool.accelerator_name, job.train.max_length, pool.devices)
+        seconds = rates.device_seconds(tokens, job.base, pool.accelerator_name, job.train.max_length, pool.devices)
         mixture = {share.name: share.fraction for share in job.shares}
         cached = store.record(KIND, job.key) is not None
         nodes.append(PlannedStage(job.key, job.parent, mixture, trials[job.key], cached, tokens, seconds))

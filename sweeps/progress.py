@@ -88,7 +88,16 @@ def _mixture(event: Mapping[str, Any]) -> str:
     return ", ".join(f"{name} {fraction:g}" for name, fraction in event["mixture"].items())
 
 
+def _measured(event: Mapping[str, Any]) -> str:
+    what = f"anchor {event['anchor']}" if "anchor" in event else f"trial {event['trial']} ({_params(event)}) on the test items"
+    if event["state"] != "complete":
+        return f"{what} {event['state']}: {event.get('error')}"
+    return f"{what}: specialist {event['specialist']:.3f}, general {event['general']:.3f}"
+
+
 LINES = {
+    "anchor_measured": _measured,
+    "confirmation_measured": _measured,
     "stage_started": lambda e: f"stage {e['key'][:8]} trains on {_mixture(e)}",
     "stage_finished": lambda e: f"stage {e['key'][:8]} finished, {e['device_seconds']:.0f} device-seconds",
     "stage_elsewhere": lambda e: f"stage {e['key'][:8]} is trained by another run on this storage; waiting for it",

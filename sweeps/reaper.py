@@ -1,8 +1,8 @@
 """Finding and removing what no live stage owns: placement groups, actors and processes that Ray leaves behind.
 
-A placement group goes when its creator *and* the job are dead, so a stage that is killed while the sweep runs can keep its
-devices, and one that still waits for devices takes them later. The creator of a stage's group is the controller of its
-Train run: a group whose controller is dead, or has made a newer group since, belongs to nobody.
+A placement group that a task has made goes when the whole job ends, so a stage that is killed while the sweep runs keeps its
+devices, and one that still waits for devices takes them later. The name of a stage's group says which Ray worker owns it: a
+group whose owner is dead belongs to nobody. Actors need no reaper: Ray ends those whose owner is dead, and none is detached.
 """
 
 import socket
@@ -13,18 +13,18 @@ from typing import Any
 
 import psutil
 
+from trainers.job import OWNED
+
 MARK = "FULCRUM_RUN"
 SETTLES_IN_S = 3.0
 
 
 @dataclass(frozen=True)
 class Group:
-    """A placement group that holds devices or waits for them. `creator` is the actor that made it, empty for the driver."""
+    """A placement group that holds devices or waits for them. `owner` is a Ray worker, empty where no stage made it."""
 
     id: str
-    creator: str
-    orphan: bool
-    created: float
+    owner: str
 
 
 def groups() -> list[Group]:
@@ -36,18 +36,15 @@ def groups() -> list[Group]:
     job, found = ray.get_runtime_context().get_job_id(), []
     for text in state._connect_and_get_accessor().get_placement_group_table():
         about = PlacementGroupTableData.FromString(text)
-        name, creator = about.placement_group_id.hex(), about.creator_actor_id.hex()
+        name = about.placement_group_id.hex()
         if name.endswith(job) and about.state != PlacementGroupTableData.REMOVED:
-            made_by = "" if set(creator) <= {"f"} else creator
-            orphan = bool(made_by) and (about.creator_actor_dead or _is_dead(made_by))
-            found.append(Group(name, made_by, orphan, about.stats.creation_request_received_ns / 1e9))
+            found.append(Group(name, about.name.removeprefix(OWNED) if about.name.startswith(OWNED) else ""))
     return found
 
 
 def unowned(found: list[Group]) -> list[Group]:
-    """Groups whose creator is dead, or has made another one since: a Train run has one worker group at a time."""
-    newest = {group.creator: max(g.created for g in found if g.creator == group.creator) for group in found}
-    return [g for g in found if g.orphan or (g.creator and g.created < newest[g.creator])]
+    """Groups of stages whose owner is dead."""
+    return [group for group in found if group.owner and not _lives(group.owner)]
 
 
 def remove(group: str) -> None:
@@ -135,7 +132,10 @@ def orphans(mark: str) -> list[psutil.Process]:
     return found
 
 
-def _is_dead(actor: str) -> bool:
-    from ray._private.state import actors
+def _lives(worker: str) -> bool:
+    from ray import WorkerID
+    from ray._private.state import state
+    from ray.core.generated.gcs_pb2 import WorkerTableData
 
-    return (actors(actor) or {}).get("State") == "DEAD"
+    text = state._connect_and_get_accessor().get_worker_info(WorkerID.from_hex(worker))
+    return text is not None and bool(WorkerTableData.FromString(text).is_alive)

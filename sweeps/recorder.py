@@ -11,6 +11,7 @@ from data.store import Record, Store
 from evaluators.entries import EVALUATIONS
 from sweeps import budget, judging, shown, starts
 from sweeps.accounts import Accounts
+from sweeps.beside import Measurement
 from sweeps.budget import Spent
 from sweeps.config import SweepConfig
 from sweeps.ledger import Event, Ledger, read, told
@@ -130,6 +131,14 @@ class Recorder:
             self.note(AT_RUNG, trial=number, rung=rung, specialist=specialist, general=general, goes_on=goes_on)
         return goes_on
 
+    def measured(self, measurement: Measurement, outcome: dict[str, Any]) -> None:
+        """Write down what was measured beside the search. What was stopped stays due."""
+        if outcome["state"] == "stopped":
+            self.stopped = outcome["error"]
+            return
+        about = measurement.about | {"seeds": len(measurement.paths), "measured": measurement.evaluations}
+        self.note(measurement.event, **about, **{"error": None, "scores": {}} | outcome)
+
     def save_study(self) -> None:
         """Copy the study to the run's folder, where that is not on this machine."""
         if not self._folder.local and not self._config.search.storage_env:
@@ -195,7 +204,13 @@ class Recorder:
     def _write_trial(self, folder: Folder, params: Params, outcome: dict[str, Any]) -> None:
         folder.write("params.json", json.dumps(params, indent=2).encode())
         folder.write("log", json.dumps(outcome, indent=2, ensure_ascii=False).encode())
-        for key in outcome.get("evaluations", {}).values():
+        self._put_items(folder, outcome.get("evaluations", {}))
+        for number, evaluations in enumerate(outcome.get("repeats", ()), 1):
+            self._put_items(folder / f"repeat-{number}", evaluations)
+
+    def _put_items(self, folder: Folder, evaluations: Mapping[str, str]) -> None:
+        """Prompts, answers and verdicts, a file for each benchmark."""
+        for key in evaluations.values():
             for file in self._store.fetch(EVALUATIONS, key).glob("*.jsonl"):
                 folder.put(file, file.name)
 

@@ -53,6 +53,8 @@ def write(
         warnings=warnings(events, config),
         judging=judging.bill(events),
         apart=apart(compared),
+        confirmed=confirmed(chosen),
+        without_split=without_split(config) if config.search.confirm else [],
         compared=[c for c in compared if chosen and chosen.trial in c.trials],
         device_seconds=sum(row["device_seconds"] for row in rows),
         saved=sum(row["saved_device_seconds"] for row in rows),
@@ -95,6 +97,20 @@ def apart(compared: Sequence[Comparison]) -> list[str]:
     return told
 
 
+def confirmed(chosen: BalancePoint | None) -> str | None:
+    """What the test items say of the choice; None where none were asked."""
+    found = chosen.confirmation if chosen else None
+    if chosen is None or not found:
+        return None
+    seeds = found["trials"][0]["seeds"]
+    how = f"trained again with {seeds} fresh seeds and scored on the test items"
+    if found["winner"] is None:
+        return f"No candidate, {how}, satisfies the rule of the balance."
+    if found["changed"]:
+        return f"THE WINNER CHANGED: {how}, trial {found['winner']} would be chosen in place of trial {chosen.trial}."
+    return f"Confirmed: {how}, trial {chosen.trial} is chosen again among {len(found['trials'])} candidates."
+
+
 def _trials(numbers: Sequence[int]) -> str:
     named = ", ".join(map(str, numbers))
     return f"Trial {named}" if len(numbers) == 1 else f"Trials {named}"
@@ -114,8 +130,18 @@ def warnings(events: Sequence[Event], config: SweepConfig) -> list[str]:
     gsm8k = config.evaluate.gsm8k
     if gsm8k is not None and gsm8k.split == "test":
         told.append("The search was steered on the test set of gsm8k (split: test), so its scores are those of seen questions.")
-    told.append("The confidence covers the sampling of benchmark items, not the seed of the training.")
+    repeats = config.search.repeats
+    if repeats == 1:
+        told.append("The confidence covers the sampling of benchmark items, not the seed of the training.")
+    else:
+        told.append(f"The confidence covers the sampling of benchmark items and, from {repeats} repeats, the seed of the "
+                    "training; comparisons item by item cover the items alone.")  # fmt: skip
     return told
+
+
+def without_split(config: SweepConfig) -> list[str]:
+    """Benchmarks that have no test items of their own, so that a confirmation asks what the search has asked."""
+    return [name for name, benchmark in config.evaluate.benchmarks.items() if not hasattr(benchmark, "split")]
 
 
 def unsandboxed(config: SweepConfig) -> bool:

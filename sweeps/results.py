@@ -16,6 +16,7 @@ from sweeps.accounts import Accounts
 from sweeps.balance import BalancePoint, Point, choose, plain
 from sweeps.comparisons import Comparison
 from sweeps.config import SweepConfig
+from sweeps.confirmation import anchors, confirmation
 from sweeps.ledger import Event
 from sweeps.loading import with_params
 
@@ -83,7 +84,9 @@ def write(folder: Folder, events: Sequence[Event], config: SweepConfig) -> tuple
         folder.remove("best.yaml")
         return None, comparisons.compare(folder, config, completed, None)
     compared = comparisons.compare(folder, config, completed, chosen.trial)
-    chosen = replace(chosen, alike=comparisons.alike_to(compared, chosen.trial))
+    alike = comparisons.alike_to(compared, chosen.trial)
+    confirmed = confirmation(events, config.balance, completed, chosen.trial)
+    chosen = replace(chosen, alike=alike, confirmation=confirmed, anchors=anchors(events))
     _write_json(folder, "balance.json", plain(chosen))
     folder.write("best.yaml", best(config, chosen, simulated(events)).encode())
     return chosen, compared

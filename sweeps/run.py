@@ -3,13 +3,15 @@
 import json
 import tempfile
 import time
+from collections.abc import Sequence
 from typing import Any
 
 import yaml
 
 from data.files import Folder
-from sweeps import inputs, lineage, report, results
+from sweeps import beside, inputs, lineage, report, results
 from sweeps.balance import BalancePoint
+from sweeps.beside import Measurement
 from sweeps.config import SweepConfig
 from sweeps.holder import Hold
 from sweeps.interrupt import interruptible
@@ -19,6 +21,8 @@ from sweeps.lineage import Identities
 from sweeps.progress import Progress
 from sweeps.recorder import Recorder
 from sweeps.space import Params
+
+LOOK_EVERY_S = 1.0
 
 
 def sweep(config: SweepConfig, progress: Progress, address: str | None = None) -> BalancePoint | None:
@@ -33,15 +37,14 @@ def sweep(config: SweepConfig, progress: Progress, address: str | None = None) -
     inputs.try_benchmarks(config)
     for note in inputs.notes(config):
         progress.say(note)
-    inputs.prepare_sources(config, progress)
     with Hold(folder, progress.say) as held:
-        write_config(folder, config)
+        prepare(folder, config, progress)
         ledger = Ledger(folder)
         try:
             recorder = Recorder(config, ledger, progress, held.last_seen)
             begun = "run_continued" if recorder.events else "run_started"
             recorder.note(begun, identities=known.plain(), start=recorder.start)
-            if recorder.unfinished or recorder.open:
+            if recorder.unfinished or recorder.open or beside.due(config, known, recorder.events):
                 _search(config, known, recorder, progress, address)
             chosen = conclude(folder, config)
             recorder.end(chosen.trial if chosen else None)
@@ -120,12 +123,43 @@ def _search(config: SweepConfig, known: Identities, recorder: Recorder, progress
             ),
         )
         try:
-            tuner.fit()
+            if recorder.unfinished or recorder.open:
+                tuner.fit()
+            if not failures and not recorder.stopped:
+                _measure_beside(beside.due(config, known, recorder.events), graph, follow, recorder)
         finally:
             follow.stop()
             recorder.reconcile(time.time())
         if failures:
             raise failures[0]
+
+
+def _measure_beside(due: Sequence[Measurement], graph: Any, follow: Any, recorder: Recorder) -> None:
+    """Have the graph make what is measured beside the search, all of it at once, and write it down as it comes."""
+    import ray
+
+    from sweeps.tasks import HOLDS_NOTHING
+    from sweeps.trial import measure
+
+    task = measure.options(**HOLDS_NOTHING)
+    asked = {task.remote(graph, one.trial, one.paths, one.config): one for one in due}
+    while asked:
+        done, _ = ray.wait(list(asked), timeout=LOOK_EVERY_S)
+        follow.drain()
+        for ref in done:
+            recorder.measured(asked.pop(ref), ray.get(ref))
+
+
+def prepare(folder: Folder, config: SweepConfig, progress: Progress) -> None:
+    """Write down what the run needs, so that `store prune` spares it, and prepare its sources. A run that cannot begin leaves
+    no file."""
+    write_config(folder, config)
+    try:
+        inputs.prepare_sources(config, progress)
+    except BaseException:
+        for name in ("config.json", "sweep.yaml") if not read_ledger(folder) else ():
+            folder.remove(name)
+        raise
 
 
 def conclude(folder: Folder, config: SweepConfig) -> BalancePoint | None:

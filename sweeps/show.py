@@ -30,6 +30,7 @@ def ending(console: Console, folder: Folder, config: SweepConfig, chosen: Balanc
     """The balance point in one sentence, warnings, and where everything lies."""
     simulated = results.simulated(read(folder))
     lines = [*([simulated] if simulated else []), report.sentence(chosen, config)]
+    lines += filter(None, [report.confirmed(chosen)])
     if report.unsandboxed(config) and not simulated:
         lines.append("Model-written code ran WITHOUT a sandbox (evaluate.allow_unsandboxed_code).")
     lines += [f"report: {folder}/report.html"]
@@ -59,6 +60,8 @@ def _plan_lines(planned: Plan) -> list[str]:
     ]
     if not planned.exact:
         lines.append("the sampler decides the trials; this is the plan at the mean of its space")
+    if planned.confirmed:
+        lines.append(f"the confirmation trains {planned.confirmed} recipes more, which are not counted here")
     if planned.device_hours is None:
         remedy = "or write resources.pools.train.tokens_per_second"
         lines.append(f"device-hours: unknown until a stage of this model has been trained into this storage; {remedy}")

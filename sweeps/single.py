@@ -10,11 +10,11 @@ from sweeps.budget import spent
 from sweeps.config import SweepConfig
 from sweeps.errors import NotTrained
 from sweeps.holder import Hold
-from sweeps.inputs import prepare_sources, refuse_changes
+from sweeps.inputs import refuse_changes
 from sweeps.interrupt import interruptible
 from sweeps.ledger import Ledger, read
 from sweeps.progress import Progress
-from sweeps.run import write_config
+from sweeps.run import prepare
 from trainers.job import KIND
 
 POLL_S = 0.5
@@ -25,9 +25,8 @@ def train(config: SweepConfig, progress: Progress, address: str | None = None) -
     folder = lineage.run_folder(config)
     known = lineage.identities(config)
     refuse_changes(folder, config, known)
-    prepare_sources(config, progress)
     with Hold(folder, progress.say):
-        write_config(folder, config)
+        prepare(folder, config, progress)
         ledger = Ledger(folder)
         ledger.append("run_continued" if read(folder) else "run_started", identities=known.plain())
         path = lineage.lineage(lineage.absolute(config), known)

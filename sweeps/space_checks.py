@@ -6,13 +6,14 @@ from typing import Any
 from pydantic import TypeAdapter, ValidationError
 
 from sweeps import scales, space, starts
-from sweeps.checks import Problem, Values, of_the_recipe
+from sweeps.checks import Problem, Values, of_the_recipe, used_sources
 from sweeps.config import Parameter, SearchConfig, SweepConfig
 from sweeps.dotted import mapping_at, with_value
+from trainers.config import LoraConfig
 from trainers.keys import NOT_MATHS
 
 SEARCHABLE = (
-    "k (with strategy dmt), train.<field>, sources.<name>.fraction or weight, data.total, strategy, model.dtype, "
+    "k (with strategy dmt), train.<field>, sources.<name>.fraction or weight, data.total, strategy, model.path, model.dtype, "
     "stages.<number>.mixture.<source>, stages.<number>.train.<field>"
 )
 
@@ -20,7 +21,8 @@ SEARCHABLE = (
 def find(values: Values) -> list[Problem]:
     """All problems of the search."""
     parameters = _parameters(values)
-    return [*_space(values, parameters), *_conditions(parameters), *_columns(parameters), *_start(values)]
+    found = [*_space(values, parameters), *_weights(values, parameters), *_conditions(parameters)]
+    return [*found, *_columns(parameters), *_start(values)]
 
 
 def _parameters(values: Values) -> dict[str, Any]:
@@ -59,6 +61,8 @@ def _searchable(values: Values, path: str, kind: str) -> bool:
             return "strategy" in mapping_at(values, "search", "space") or values.get("strategy", "dmt") == "dmt"
         case ["train", "max_length"]:  # sources are tokenised for each length beforehand
             return kind in ("grid", "choice")
+        case ["train", "lora", field]:
+            return field in LoraConfig.model_fields
         case ["train", field, *_]:
             return field not in NOT_MATHS
         case ["sources", name, "fraction" | "weight"]:
@@ -67,6 +71,8 @@ def _searchable(values: Values, path: str, kind: str) -> bool:
             return _is_stage(values, number) and name in mapping_at(values, "sources")
         case ["stages", number, "train", field, *_]:
             return _is_stage(values, number) and field not in NOT_MATHS | {"max_length"}
+        case ["model", "path"]:  # sources are tokenised for each model beforehand
+            return kind in ("grid", "choice")
         case ["strategy"] | ["model", "dtype"] | ["data", "total"]:
             return True
     return False
@@ -100,6 +106,23 @@ def _bounds(values: Values, field: str, path: str, examples: Sequence[Any]) -> I
         for problem in of_the_recipe(changed):
             if problem.field.startswith(path) or path == "strategy":
                 yield Problem(field, value, f"{problem.field}: {problem.remedy}")
+
+
+def _weights(values: Values, parameters: Mapping[str, Any]) -> Iterator[Problem]:
+    """The weights of all sources sum to one, so they are searched together or not at all."""
+    searched = [
+        key for key, parameter in parameters.items() if any(_is_weight(path) for path in scales.columns(key, parameter))
+    ]
+    remedy = "weights sum to one: search those of all sources as the `over` of one simplex, and nothing else in it"
+    for key in searched:
+        over = scales.columns(key, parameters[key])
+        sources = {path.split(".")[1] for path in over if _is_weight(path)}
+        if len(searched) > 1 or len(sources) < len(over) or sources != used_sources(values):
+            yield Problem(f"search.space.{key}", list(over), remedy)
+
+
+def _is_weight(path: str) -> bool:
+    return path.startswith("sources.") and path.endswith(".weight")
 
 
 def _conditions(parameters: Mapping[str, Any]) -> Iterator[Problem]:

@@ -60,11 +60,11 @@ def prune(storage: Storage = "runs", older_than: Older = None, down_to: DownTo =
     store = _store(storage)
     period = _number(older_than, PERIODS, "--older-than", "12h, 30d or 8w")
     limit = _number(down_to, UNITS, "--down-to", "500G, 20M or a number of bytes")
+    found = upkeep.entries(store)
     try:
-        needs = upkeep.needed(storage)
+        needs = upkeep.needed(storage)  # after the listing, which takes long: a run that began meanwhile is seen
     except upkeep.Unreadable as error:
         raise typer.BadParameter(str(error)) from error
-    found = upkeep.entries(store)
     going = upkeep.to_prune(found, needs, period, None if limit is None else int(limit), time.time())
     out = _console()
     for entry in going:

@@ -64,16 +64,13 @@ def trained_elsewhere(job: StageJob) -> Record | None:
 
 def plainly(work: Callable[[], Record]) -> Record:
     """The result of some work, `{"stopped": step}` where it was asked to stop. Raises Unusable or Failed and nothing else."""
-    handler = signal.getsignal(signal.SIGINT)
+    # Ray interrupts what is cancelled as Ctrl-C does, which processes ignore that a shell has started in the background.
+    signal.signal(signal.SIGINT, signal.default_int_handler)
     try:
         outcome: Record | Unusable | Failed = work()
     except Exception as error:
         outcome = _told(error)
-    finally:
-        # Train leaves a handler behind that keeps its controller alive, as the frames of its error do; and a controller that
-        # lives keeps the devices of a group that it has lost.
-        signal.signal(signal.SIGINT, handler)
-    gc.collect()
+    gc.collect()  # the frames of an error keep what it left
     if isinstance(outcome, Exception):
         raise outcome
     return outcome

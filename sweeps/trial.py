@@ -19,9 +19,9 @@ from evaluators.entries import EVALUATIONS, GENERATIONS
 from sweeps.config import SweepConfig
 from sweeps.costs import tokens_left
 from sweeps.failures import reason
-from sweeps.lineage import Identities, Lineage, lineage, merged
+from sweeps.lineage import Identities, Lineage, merged, repeats
 from sweeps.loading import with_params
-from sweeps.objectives import objectives
+from sweeps.objectives import objectives, pooled
 from sweeps.terms import Known, Stopped
 from trainers.job import kind_of
 
@@ -42,33 +42,48 @@ class Context:
 
 def run_trial(settings: Mapping[str, Any], context: Context) -> None:
     """Tune's entry: a report at each rung, where Tune may end it, and one of the outcome or of the reason for having none."""
-    try:
-        outcome = outcome_of(settings["trial"], settings["params"], context)
-    except Exception as error:
-        stopped = isinstance(getattr(error, "cause", None), Stopped | Unusable)  # of no fault of the trial's
-        outcome = {"state": "stopped" if stopped else "failed", "error": reason(error)}
-    _report(outcome)
+    _report(settled(lambda: outcome_of(settings["trial"], settings["params"], context)))
 
 
 def outcome_of(trial: int, params: Mapping[str, Any], context: Context) -> dict[str, Any]:
     """Objectives, scores and stages of a trial."""
     config = with_params(context.config, params)
+    whole = repeats(config, context.identities)
+    for rung in () if all(map(_evaluated, whole)) else context.rungs:
+        paths = repeats(config, context.identities, rung)
+        _report({"state": "rung", "rung": rung} | scored(context.graph, trial, paths, config))
+    return {"state": "complete"} | scored(context.graph, trial, whole, config)
 
-    def scored(path: Lineage) -> dict[str, Any]:
-        record = until_answered(lambda: ray.get(context.graph.want.remote(trial, path, known(path))))
-        return {"stages": list(path.keys), "evaluations": path.evaluations} | objectives(config, record["scores"])
 
-    whole = lineage(config, context.identities)
-    for rung in () if _evaluated(whole) else context.rungs:
-        _report({"state": "rung", "rung": rung} | scored(lineage(config, context.identities, rung)))
-    return {"state": "complete"} | scored(whole)
+def scored(graph: Any, trial: int | None, paths: Sequence[Lineage], config: SweepConfig) -> dict[str, Any]:
+    """What the graph makes of the repeats of a trial: their stages, evaluations and objectives."""
+    records = until_answered(lambda: ray.get([graph.want.remote(trial, path, known(path)) for path in paths]))
+    stages = list(dict.fromkeys(key for path in paths for key in path.keys))
+    told: dict[str, Any] = {"stages": stages, "evaluations": paths[0].evaluations}
+    told |= {"repeats": [path.evaluations for path in paths[1:]]} if paths[1:] else {}
+    return told | objectives(config, pooled([record["scores"] for record in records]))
+
+
+def settled(outcome: Callable[[], dict[str, Any]]) -> dict[str, Any]:
+    """An outcome, or the reason for having none."""
+    try:
+        return outcome()
+    except Exception as error:
+        stopped = isinstance(getattr(error, "cause", None), Stopped | Unusable)  # of no fault of the trial's
+        return {"state": "stopped" if stopped else "failed", "error": reason(error)}
+
+
+@ray.remote(max_retries=0)
+def measure(graph: Any, trial: int | None, paths: Sequence[Lineage], config: SweepConfig) -> dict[str, Any]:
+    """The outcome of what is measured beside the search."""
+    return settled(lambda: {"state": "complete"} | scored(graph, trial, paths, config))
 
 
 def _report(outcome: dict[str, Any]) -> None:
     tune.report({"outcome": json.dumps(outcome)})  # as text: Tune takes nested results apart
 
 
-def until_answered(ask: Callable[[], Record]) -> Record:
+def until_answered(ask: Callable[[], list[Record]]) -> list[Record]:
     """Ask the graph until it answers; when it dies it comes back, and that is nobody's failure.
 
     What was found damaged or missing is not in the store any more: who asks again gets it made anew. Only prepared data
@@ -77,7 +92,7 @@ def until_answered(ask: Callable[[], Record]) -> Record:
     deaths = repairs = 0
     while True:
         try:
-            return dict(ask())
+            return ask()
         except RayTaskError as error:
             repairs += 1
             lacking = error.cause
@@ -92,9 +107,9 @@ def until_answered(ask: Callable[[], Record]) -> Record:
 
 def known(path: Lineage) -> Known:
     """What the store already holds of a lineage. The end of the chain is enough: nothing before it is needed then."""
-    store = Store(path.jobs[-1].store)
+    store = Store(path.store)
     scored = _evaluations(store, path)
-    if scored and len(scored) == len(path.orders):
+    if len(scored) == len(path.orders) > 0:
         finished = {path.evaluation: merged(scored.values())}
         return Known(finished | {key: store.record(kind_of(key), key) or {} for key in path.keys})
     generated = _records(store, GENERATIONS, (order.generation for order in path.orders))
@@ -105,7 +120,7 @@ def known(path: Lineage) -> Known:
 
 
 def _evaluated(path: Lineage) -> bool:
-    return len(_evaluations(Store(path.jobs[-1].store), path)) == len(path.orders)
+    return len(_evaluations(Store(path.store), path)) == len(path.orders)
 
 
 def _evaluations(store: Store, path: Lineage) -> dict[str, Record]:

@@ -15,11 +15,12 @@ from data.files import File, Folder
 from data.prepare import KIND as PREPARED
 from data.store import SET_ASIDE, Record, Store
 from evaluators.entries import EVALUATIONS, GENERATIONS
-from sweeps import holder, lineage
+from sweeps import beside, holder, lineage
 from sweeps.config import SweepConfig
 from sweeps.ledger import Event, read
-from sweeps.lineage import Identities
+from sweeps.lineage import Identities, Lineage
 from sweeps.loading import with_params
+from sweeps.results import simulated
 from sweeps.scales import Params
 from trainers import base
 from trainers.job import KIND
@@ -122,16 +123,23 @@ def _keys(folder: Folder, store: Store, params: Params | None) -> Iterator[Key]:
         known = _identities(events, config)
         rungs = config.search.pruner.rungs if config.search.pruner else (1.0,)
         for point, rung in product(_points(events, config) if params is None else [params], rungs):
-            path = lineage.lineage(with_params(config, point), known, rung)
-            for order in path.orders:
-                yield from ((EVALUATIONS, order.evaluation), (GENERATIONS, order.generation))
-            for job in path.jobs:
-                yield from ((PREPARED, share.prepared) for share in job.shares)
-                yield from _ancestry(store, job.key)
-                yield from ((KIND, key) for key in [job.merged] if key)
-                yield base.KIND, job.base
+            for path in lineage.repeats(with_params(config, point), known, rung):
+                yield from _of(path, store)
+        for measurement in beside.due(config, known, events) if params is None and not simulated(events) else ():
+            for path in measurement.paths:
+                yield from _of(path, store)
     except (ValueError, TypeError, KeyError, OSError) as error:
         raise Unreadable(f"{folder}: what this run needs cannot be told ({error}); remove or repair its folder") from error
+
+
+def _of(path: Lineage, store: Store) -> Iterator[Key]:
+    for order in path.orders:
+        yield from ((EVALUATIONS, order.evaluation), (GENERATIONS, order.generation))
+    for job in path.jobs:
+        yield from ((PREPARED, share.prepared) for share in job.shares)
+        yield from _ancestry(store, job.key)
+        yield from ((KIND, key) for key in [job.merged] if key)
+        yield base.KIND, job.base
 
 
 def _ancestry(store: Store, key: str | None) -> Iterator[Key]:

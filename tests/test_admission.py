@@ -5,6 +5,7 @@ import asyncio
 import pytest
 
 from sweeps.admission import Admission, NoRoom, Shape, Slots
+from sweeps.simulate import clock
 
 GPU8 = {"CPU": 64.0, "GPU": 8.0}
 TRAIN, EVALUATE = Shape({"CPU": 1, "GPU": 1}, bundles=4), Shape({"CPU": 1, "GPU": 1})
@@ -98,6 +99,37 @@ def test_who_is_cancelled_leaves_its_place(when):
     asyncio.run(scene())
 
 
+def test_who_is_cancelled_in_the_moment_of_its_admission_gives_the_slot_back():
+    async def scene():
+        room = Admission({"train": Shape({"CPU": 1})}, [{"CPU": 1.0}])
+        await room.acquire("train")
+        task = asyncio.ensure_future(room.acquire("train"))
+        await settle()
+        room.release("train")
+        task.cancel()
+        await asyncio.gather(task, return_exceptions=True)
+        assert room.running("train") == 0
+
+    asyncio.run(scene())
+
+
+def test_those_behind_a_large_stage_are_admitted_when_it_is_cancelled():
+    async def scene():
+        room, order, hold = Admission({"train": TRAIN, "evaluate": EVALUATE}, [GPU8]), [], asyncio.Event()
+        tasks = [
+            log(room, order, n, p, hold) for n, p in (("e", "evaluate"), ("a", "train"), ("b", "train"), ("f", "evaluate"))
+        ]
+        await settle()
+        assert order == ["e", "a"]
+        tasks[2].cancel()
+        await settle()
+        assert order == ["e", "a", "f"]
+        hold.set()
+        await asyncio.gather(*tasks, return_exceptions=True)
+
+    asyncio.run(scene())
+
+
 def test_who_holds_a_slot_idly_is_told_that_it_is_wanted():
     async def scene():
         room = Admission({"train": Shape({"GPU": 1}), "evaluate": Shape({"GPU": 1})}, [{"GPU": 1.0}])
@@ -146,3 +178,18 @@ def test_a_wait_for_nodes_that_do_not_come_ends_when_that_was_asked_for():
         assert room.waiting("train") == 0
 
     asyncio.run(scene())
+
+
+def test_the_wait_for_nodes_begins_again_when_there_were_some():
+    async def scene():
+        room, began = Admission({"train": Shape({"CPU": 1})}, [{"CPU": 1.0}]), asyncio.get_running_loop().time()
+        await room.acquire("train")
+        waits = asyncio.ensure_future(room.acquire("train", patience_s=10))
+        for nodes in ([], [{"CPU": 1.0}], []):
+            room.resize(nodes)
+            await asyncio.sleep(6)
+        with pytest.raises(NoRoom):
+            await waits
+        assert 22 <= asyncio.get_running_loop().time() - began <= 24
+
+    clock.run(scene(), clock.VirtualLoop())

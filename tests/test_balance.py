@@ -5,7 +5,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from sweeps.balance import Point, choose, front
+from sweeps.balance import Point, candidates, choose, front
 from sweeps.config import Floor, Knee, Weights
 
 unit = st.floats(0, 1)
@@ -65,3 +65,18 @@ def test_certain_scores_give_full_confidence_and_noise_takes_it_away():
 def test_without_a_completed_trial_there_is_no_point():
     with pytest.raises(ValueError, match="no trial was completed"):
         choose([], Knee())
+
+
+def test_candidates_begin_with_the_balance_point_and_go_on_with_what_is_chosen_when_scores_are_redrawn():
+    table = [(0.1, 0.9), (0.5, 0.6), (0.52, 0.58), (0.9, 0.1), (0.05, 0.05)]
+    points = [Point(i, {}, {}, o, (0.02, 0.02)) for i, o in enumerate(table)]
+    found = [p.trial for p in candidates(points, Knee(), 3)]
+    assert found[0] == choose(points, Knee()).trial
+    assert set(found[:2]) == {1, 2}, "these two are the same within their errors"
+    assert 4 not in [p.trial for p in candidates(points, Knee(), 5)], "it is on no front"
+
+
+def test_there_are_no_candidates_where_nothing_satisfies_the_rule():
+    points = [Point(0, {}, {}, (0.5, 0.5), (0.0, 0.0))]
+    assert candidates(points, Floor(rule="floor", general=0.9), 3) == []
+    assert candidates([], Knee(), 3) == []

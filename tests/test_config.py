@@ -176,7 +176,9 @@ def test_tracking_writes_to_a_disk(small):
     "text",
     ["", "- 1", "name: 2020-99-99", "a: &a {b: *a}", "!!int foo", "!!map [1]", "name: " + "9" * 5000, "\0", "sources: []",
      "sources: {math: 3}\nevaluate: null", "stages: 5", "sources: {a: {role: []}}", "search: {space: null}", "1: 2",
-     "evaluate: {gsm8k: {role: {}}}", "train: []", "balance: 3", "k: 1/0", "k: .nan", "search: {space: {k: [1]}}", "${X}"],
+     "evaluate: {gsm8k: {role: {}}}", "train: []", "balance: 3", "k: 1/0", "k: .nan", "search: {space: {k: [1]}}", "${X}",
+     "search: {confirm: {evaluate: {gsm8k: {path: [1]}}}, anchors: [{}]}", "search: {space: {a: {type: simplex, over: 3}}}",
+     "search: {space: {model.path: {type: choice, values: [[1], 2]}}}", "sources: {a: {role: general}}\nsearch: {anchors: k0}"],
 )  # fmt: skip
 def test_any_text_is_a_valid_configuration_or_an_error_with_exit_code_2(tmp_path, text, capsys, monkeypatch):
     from sweeps.cli import main
@@ -223,3 +225,24 @@ def test_a_source_that_cannot_be_read_stops_the_run_with_its_name(tmp_path, smal
     ended = fulcrum("run", "c.yaml", cwd=tmp_path)
     assert ended.returncode == 2
     assert "math.jsonl.gz: cannot be read" in ended.stderr
+
+
+def test_the_confirmation_needs_test_items_where_the_search_has_training_items(tmp_path, small):
+    (tmp_path / "train.jsonl").write_text("")
+    (tmp_path / "t.jsonl").write_text("")
+    gsm8k = {"role": "specialist", "path": str(tmp_path / "train.jsonl")}
+
+    def found(confirm, **gsm8k_more):
+        values = small | {"evaluate": small["evaluate"] | {"gsm8k": gsm8k | gsm8k_more}}
+        return problems(values | {"search": small["search"] | {"confirm": confirm}})
+
+    assert "test file" in found({})["search.confirm.evaluate.gsm8k.path"]
+    assert "no such file" in found({"evaluate": {"gsm8k": {"path": "nowhere"}}})["search.confirm.evaluate.gsm8k.path"]
+    assert "no such benchmark" in found({"evaluate": {"humaneval": {}}}, split="test")["search.confirm.evaluate.humaneval"]
+    parse(small | {"search": small["search"] | {"confirm": {"top": 2}}})
+
+
+def test_an_anchor_needs_the_sources_that_it_trains_on(small):
+    small["sources"] = {name: s | {"role": "specialist"} for name, s in small["sources"].items()}
+    small["strategy"], small["search"] = "multi_task", {"sampler": "random", "anchors": ["general", "multi_task"], "space": {}}
+    assert "needs a source with role general" in problems(small)["search.anchors"]

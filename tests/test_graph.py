@@ -5,8 +5,10 @@ import time
 from dataclasses import replace
 from pathlib import Path
 
+import psutil
 import pytest
 
+from conftest import ROOT
 from data.store import Store
 from run_folders import Quiet, wait_for
 from sweeps import cluster, lineage
@@ -39,8 +41,10 @@ def graphs(ray):
     """Starts graphs, and ends them with all that they have started."""
     started = []
 
-    def start(config, owner="small", **terms):
-        graph = StageGraph.remote(Terms(owner, config.resources, **{"budget": config.budget} | terms), cluster.nodes(), Spent())
+    def start(config, owner="small", variables=None, **terms):
+        terms = Terms(owner, config.resources, **{"budget": config.budget} | terms)
+        environment = {"runtime_env": {"env_vars": variables}} if variables else {}
+        graph = StageGraph.options(**environment).remote(terms, cluster.nodes(), Spent())
         started.append(graph)
         return graph
 
@@ -177,6 +181,24 @@ def test_a_stage_that_no_trial_needs_any_more_is_cancelled_and_gives_its_devices
     ray.get(graph.leave.remote(2))
     with pytest.raises(ray.exceptions.RayTaskError, match="trial 2 has ended"):
         ray.get(late, timeout=60)
+    wait_for(lambda: ray.available_resources().get("CPU") == ray.cluster_resources()["CPU"], 60, "free CPUs")
+
+
+def test_a_stage_that_hears_neither_the_request_nor_the_interrupt_is_killed(ray, made, graphs, tmp_path):
+    (tmp_path / "sitecustomize.py").write_text("import signal\nsignal.default_int_handler = signal.SIG_IGN\n")
+    config = made()  # one step of it takes minutes, and a stage looks up after each
+    config = config.model_copy(update={"train": config.train.model_copy(update={"epochs": 5000, "batch_size": 500_000})})
+    graph, path = graphs(config, grace_s=2.0, variables={"PYTHONPATH": f"{tmp_path}:{ROOT}"}), path_of(config, 0)
+    graph.want_stages.remote(0, path, known(path))
+    training = wait_for(
+        lambda: [p for p in psutil.process_iter(["name"]) if "ray::train_stag" in p.info["name"]], 60, "training"
+    )[0]
+    time.sleep(3)
+    asked = time.monotonic()
+    ray.get(graph.leave.remote(0))
+    wait_for(lambda: named(ray, graph, "stage_stopped"), 60, "the end of the stage")
+    assert time.monotonic() - asked > 3, "it was asked, then interrupted, and then killed"
+    wait_for(lambda: not training.is_running(), 10, "the end of its process")
     wait_for(lambda: ray.available_resources().get("CPU") == ray.cluster_resources()["CPU"], 60, "free CPUs")
 
 

@@ -13,7 +13,7 @@ from trainers import base, loop, memory
 from trainers.config import ModelConfig, ResourcesConfig
 from trainers.examples import Examples
 from trainers.failures import LossNotFinite, NothingFits
-from trainers.launch import ATTEMPTS, launch
+from trainers.launch import launch
 
 __all__ = ["every_step_is_told", "make", "whole"]
 HERE = ResourcesConfig(workers=0)
@@ -76,26 +76,30 @@ def test_a_failure_is_survived_as_long_as_the_stage_gets_further(make, whole):
     assert record["loss"] == whole()[0]["loss"]
 
 
-def test_a_stage_that_gets_no_further_fails_with_the_last_reason(make):
+def test_an_attempt_that_got_no_further_is_left_to_who_counts_the_tries(make):
     failed = []
 
     def report(progress):
-        failed.append(progress.step)
-        raise ConnectionError(f"loss number {len(failed)}")
+        if progress.step >= 3:
+            failed.append(progress.step)
+            raise ConnectionError(f"loss number {len(failed)}")
 
-    with pytest.raises(ConnectionError, match=f"loss number {ATTEMPTS}"):
-        launch(make("hopeless"), HERE, report)
-    assert failed == [1] * ATTEMPTS
+    with pytest.raises(ConnectionError, match="loss number 2"):
+        launch(make("hopeless", checkpoint_steps=2), HERE, report)
+    assert failed == [3, 3]
 
 
-def test_a_loss_that_is_not_finite_fails_at_once_with_step_and_rate(make, monkeypatch):
+@pytest.mark.parametrize(("zero", "allowed", "step"), [(2, 3, 3), (2, 1, 1), (2, 99, 10), (0, 3, 1)])
+def test_a_loss_that_stays_not_finite_fails_with_step_and_rate(make, monkeypatch, zero, allowed, step):
+    """Under ZeRO 0 a step is taken whatever its gradient is, so the first one is the last."""
     model = ModelConfig(init_from_config={"model_type": "granite", "logits_scaling": 1e-40, "hidden_size": 32,
         "intermediate_size": 32, "num_hidden_layers": 1, "num_attention_heads": 2, "num_key_value_heads": 2},
         tokenizer="characters")  # fmt: skip
-    job = dataclasses.replace(make("nan"), model=model, base=base.fingerprint(model))
+    job = make(f"nan-{zero}-{allowed}", zero=zero, bad_steps=allowed, warmup=0.0, schedule="constant")
+    job = dataclasses.replace(job, model=model, base=base.fingerprint(model))
     begun = []
     monkeypatch.setattr(loop, "Examples", lambda *told: begun.append(1) or Examples(*told))
-    with pytest.raises(LossNotFinite, match=r"loss (nan|inf) at step 1 of 10, learning rate 0\.001, norm of the gradient"):
+    with pytest.raises(LossNotFinite, match=rf"loss (nan|inf) at step {step} of 10, learning rate 0\.001, norm"):
         launch(job, HERE, lambda progress: None)
     assert len(begun) == 1
 

@@ -1,6 +1,7 @@
 """The ledger: complete lines count, and nothing else, on a disk and in a bucket."""
 
 import json
+import os
 
 import pytest
 from hypothesis import given
@@ -61,6 +62,16 @@ def test_a_ledger_cut_anywhere_keeps_its_complete_lines_and_goes_on(tmp_path_fac
     assert len(read(folder)) == complete
     Ledger(folder).append("after")
     assert [e["event"] for e in read(folder)] == ["e"] * complete + ["after"]
+
+
+def test_an_event_is_on_the_disk_when_append_returns(tmp_path, monkeypatch):
+    synced = []
+    monkeypatch.setattr(os, "fsync", lambda file: synced.append((tmp_path / FILE).read_bytes()))
+    ledger = Ledger(Folder(tmp_path))
+    ledger.append("a")
+    assert b'"a"' in synced[-1]
+    ledger.append("b")
+    assert b'"b"' in synced[-1]
 
 
 def test_a_number_that_is_not_finite_is_refused(folder):

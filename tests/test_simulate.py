@@ -173,6 +173,13 @@ def test_the_same_questions_are_hard_for_all_trials():
     assert stdev(a - b for a, b in pairs) < 0.85 * (2 * 0.4 * 0.6 / 1319) ** 0.5
 
 
+def test_a_rung_is_scored_on_the_first_items_and_is_noisier(tmp_path):
+    made = config(tmp_path)
+    whole, quarter = (World(0, "7b").measured("gsm8k", 0.4, made, ["s"], "e", share) for share in (1.0, 0.25))
+    assert (whole["n"], quarter["n"]) == (1319, 330)
+    assert quarter["stderr"] == pytest.approx(2 * whole["stderr"], rel=0.05)
+
+
 def test_trials_that_share_a_stage_share_the_luck_of_its_seed(tmp_path):
     made = config(tmp_path)
 

@@ -27,10 +27,13 @@ def read(**parameters):
     return TypeAdapter(dict[str, Parameter]).validate_python(parameters)
 
 
-def problems(search) -> dict[str, str]:
-    with pytest.raises(ConfigError) as caught:
-        parse(SMALL | {"search": search})
-    return {problem.field: str(problem) for problem in caught.value.problems}
+def problems(search, **more) -> dict[str, str]:
+    """What is wrong with the small sweep when it searches so, by field."""
+    try:
+        parse(SMALL | {"search": search} | more)
+    except ConfigError as error:
+        return {problem.field: str(problem) for problem in error.problems}
+    return {}
 
 
 @pytest.mark.parametrize("key", EVERY)
@@ -188,3 +191,62 @@ def test_fields_of_single_stages_can_be_searched():
     search["space"]["stages.1.train.lr"] = {"type": "uniform", "low": 0.5, "high": 5}
     with pytest.raises(ConfigError, match="less than or equal to 1"):
         parse(values)
+
+
+WEIGHED = {"type": "simplex", "over": ["sources.math.weight", "sources.code.weight", "sources.chat.weight"]}
+
+
+def test_the_weights_of_a_budget_are_searched_as_one_simplex():
+    values = SMALL | {"data": {"total": 100}, "search": {"sampler": "random", "space": {"shares": WEIGHED, "k": K}}}
+    searched = parse(values)
+    point = space.drawn(searched.search.space, lambda name, d: d.low + 0.4 * (d.high - d.low))
+    trial = with_params(searched, point)
+    assert sum(source.weight for source in trial.sources.values()) == pytest.approx(1)
+
+
+@pytest.mark.parametrize(
+    ("searched", "total", "field"),
+    [
+        ({"shares": WEIGHED}, None, "data.total"),
+        ({"shares": WEIGHED | {"over": WEIGHED["over"][:2]}}, 100, "search.space.shares"),
+        ({"sources.math.weight": {"type": "uniform", "low": 0, "high": 1}}, 100, "search.space.sources.math.weight"),
+        ({"shares": WEIGHED | {"over": [*WEIGHED["over"], "sources.chat.fraction"]}}, 100, "search.space.shares"),
+    ],
+)
+def test_weights_that_would_not_sum_to_one_are_refused(searched, total, field):
+    found = problems({"sampler": "random", "space": searched}, data={"total": total})
+    assert "weights" in found[field]
+
+
+def test_a_searched_model_is_one_that_can_be_opened_from_everywhere(tmp_path):
+    def searched(*values):
+        return problems({"sampler": "random", "space": {"k": K, "model.path": {"type": "choice", "values": values}}})
+
+    (tmp_path / "model").mkdir()
+    assert not searched("toy", "owner/name", str(tmp_path / "model"))
+    assert "absolute" in searched("toy", str(tmp_path / "other"))["search.space.model.path"]
+    assert "absolute" in searched("toy", "tests")["search.space.model.path"]
+
+
+def test_each_searched_model_has_stages_and_prepared_rows_of_its_own(tmp_path):
+    from data.prepare import KIND as PREPARED
+    from data.store import Store
+    from run_folders import Quiet
+    from sweeps import lineage
+    from sweeps.inputs import prepare_sources
+    from trainers import base
+
+    toy = parse(SMALL)
+    other = {"init_from_config": {"model_type": "llama", "hidden_size": 32, "intermediate_size": 32, "num_hidden_layers": 1,
+             "num_attention_heads": 2, "num_key_value_heads": 2}, "tokenizer": "bytes"}  # fmt: skip
+    made = base.location(toy.model.model_validate(other), Store(str(tmp_path / "elsewhere")))
+    space_of_two = {"k": K, "model.path": {"type": "choice", "values": ["toy", made]}}
+    config = parse(SMALL | {"storage": str(tmp_path / "runs"), "search": {"sampler": "random", "space": space_of_two}})
+    known = lineage.identities(config)
+    prepare_sources(config, Quiet())
+    paths = [lineage.lineage(with_params(config, {"k": 0.5, "model.path": path}), known) for path in ("toy", made)]
+    plain = lineage.lineage(with_params(toy.model_copy(update={"storage": config.storage}), {"k": 0.5}), known)
+    assert paths[0].keys == plain.keys
+    assert not set(paths[0].keys) & set(paths[1].keys)
+    store = Store(lineage.store_root(config))
+    assert all(store.record(PREPARED, share.prepared) for path in paths for job in path.jobs for share in job.shares)

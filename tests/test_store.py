@@ -106,6 +106,29 @@ def test_a_marker_that_is_no_record_is_set_aside(root):
     assert not store.sound("stages", "k")
 
 
+@pytest.mark.parametrize("marker", ["[]", "{}", '"text"'])
+def test_a_marker_that_lacks_what_every_record_has_is_none(root, marker):
+    store = Store(root)
+    store.folder.write("stages/k/DONE", marker.encode())
+    assert store.record("stages", "k") is None
+
+
+def test_an_entry_whose_removal_was_cut_off_does_not_exist(root, monkeypatch):
+    store = Store(root)
+    put(store, weights="w")
+    remove = store.folder.remove
+
+    def cut(name):
+        remove(name)
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr(store.folder, "remove", cut)
+    with pytest.raises(KeyboardInterrupt):
+        store.delete("stages", "k")
+    assert fresh(root).record("stages", "k") is None
+    assert list(fresh(root).folder.files("stages/k")), "it was cut off before its files were gone"
+
+
 def test_what_another_writer_has_published_meanwhile_is_not_set_aside(root):
     store = Store(root)
     put(store, weights="old")

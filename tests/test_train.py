@@ -71,6 +71,8 @@ def test_every_strategy_trains_on_the_real_files(tmp_path, benchmarks, monkeypat
     values = yaml.safe_load((ROOT / "sweeps" / "configs" / "smoke.yaml").read_text())
     values |= {"strategy": strategy, "search": {}, "k": 0.25 if strategy == "dmt" else None, "resources": {"workers": 0}}
     values["train"] |= {"lora": lora}
+    for source in values["sources"].values() if lora else ():
+        source["limit"] = 500  # every row goes through full fine-tuning
     stages = train(tmp_path, values)
     assert len(stages) == {"multi_task": 1, "sequential": 3}.get(strategy, 2)
     assert all(stage["tokens"] > 1000 for stage in stages)

@@ -19,7 +19,8 @@ from trainers.batches import collate, layout
 from trainers.config import ModelConfig, TrainConfig
 from trainers.examples import Examples
 from trainers.job import KIND, Share, StageJob
-from trainers.loop import learning_rate, train_stage
+from trainers.loop import train_stage
+from trainers.schedule import learning_rate
 
 MODEL = ModelConfig(path="toy")
 

@@ -7,12 +7,14 @@ import subprocess
 import sys
 
 import pytest
+from safetensors.torch import load_file
 
 from conftest import ROOT
-from cut_stages import STEPS, apart, every_step_is_told, make, points, stopped, weights, whole
+from cut_stages import STEPS, apart, every_step_is_told, make, maker, points, stopped, weights, whole
 from data.store import Store
 from trainers import resume
-from trainers.job import RESUME
+from trainers.config import LoraConfig
+from trainers.job import KIND, RESUME
 from trainers.loop import train_stage
 
 __all__ = ["every_step_is_told", "make", "whole"]
@@ -22,7 +24,7 @@ import os, pickle, signal, sys
 import torch
 from trainers import engine, loop, watch
 watch.REPORT_EVERY_S = 0.0
-engine.leave_workers = lambda: None  # torchrun's processes can meet once
+leave, engine.leave_workers = engine.leave_workers, lambda: None  # torchrun's processes can meet once
 jobs, harm, at, rank = pickle.load(open(sys.argv[1], "rb"))
 step, taken = loop._step, []
 
@@ -40,6 +42,7 @@ loop._step, told = harmed, {}
 for job in jobs:
     curve = {}
     told[job.key] = loop.train_stage(job, lambda progress: curve.update({progress.step: progress.loss})), curve
+leave()
 if int(os.environ["RANK"]) == 0:
     pickle.dump((told, taken), open(sys.argv[1] + ".out", "wb"))
 """
@@ -109,6 +112,36 @@ def test_one_worker_goes_on_from_two_and_two_from_one(moved):
         assert max(curves[job.key]) == STEPS
         for step, loss in curves[job.key].items():
             assert loss == pytest.approx(curves["one"][step], abs=1e-3)
+
+
+def killed_and_undisturbed(make, folder, **train):
+    """A stage whose second worker was killed in step 7 and that went on, and one that nobody disturbed."""
+    killed, undisturbed = make("killed-of-two", checkpoint_steps=2, **train), make("undisturbed-of-two", **train)
+    ended, *_ = run_two(folder, killed, harm="kill", at=7)
+    assert ended.returncode and points(killed), ended.stderr[-3000:]
+    ended, told, _ = run_two(folder, undisturbed, killed)
+    assert ended.returncode == 0, ended.stderr[-3000:]
+    record, curve = told[killed.key]
+    assert record["notes"] == [f"continued from step {min(curve) - 1}"] and 2 < min(curve) <= 7
+    return killed, undisturbed
+
+
+@pytest.mark.slow
+def test_two_workers_go_on_exactly_from_points_in_a_bucket(bucket, tmp_path, monkeypatch):
+    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "cache"))
+    killed, undisturbed = killed_and_undisturbed(maker(f"{bucket}/store"), tmp_path)
+    assert apart(weights(killed), weights(undisturbed)) == 0
+    assert not Store(killed.store).keys(RESUME)
+    assert not list(tmp_path.rglob("*optim_states.pt"))  # what was read is not kept
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize(("zero", "dora"), [(1, False), (2, False), (3, False), (2, True)], ids=str)
+def test_two_workers_go_on_exactly_with_an_adapter(tmp_path, zero, dora):
+    lora = LoraConfig(rank=4, alpha=8, dropout=0.1, dora=dora)
+    stages = killed_and_undisturbed(maker(str(tmp_path / "store")), tmp_path, zero=zero, lora=lora)
+    store = Store(stages[0].store)
+    assert apart(*(load_file(store.fetch(KIND, stage.key) / "adapter_model.safetensors") for stage in stages)) == 0
 
 
 @pytest.mark.slow

@@ -10,10 +10,12 @@ from typer.testing import CliRunner
 from conftest import SMALL
 from data.files import Folder
 from data.store import Store
-from sweeps import cli, holder, lineage, upkeep
+from run_folders import Quiet
+from sweeps import beside, cli, holder, inputs, lineage, upkeep
 from sweeps.config import SweepConfig
 from sweeps.ledger import Ledger
 from sweeps.loading import parse, with_params
+from sweeps.run import sweep
 
 YEAR_S = 365 * 24 * 3600
 
@@ -101,15 +103,40 @@ def test_everything_that_a_live_run_has_asked_for_or_plans_stays(config):
     assert left(store) == {*chain(config, 0), *chain(config, 0.25), *chain(config, 0.5), ("judgments", "by-content")}
 
 
+def test_what_a_run_needs_that_is_still_preparing_its_sources_stays(config, monkeypatch):
+    store = filled(config, 0, 0.25, 0.5)
+    publish(store, "stages", "of-nobody")
+
+    class Enough(Exception):
+        pass
+
+    def prepare(*told):
+        prune(config, older_than_s=1)
+        raise Enough
+
+    monkeypatch.setattr(inputs, "prepare_sources", prepare)
+    with pytest.raises(Enough):
+        sweep(config, Quiet())
+    assert left(store) == {*chain(config, 0), *chain(config, 0.25), *chain(config, 0.5)}
+    prune(config, older_than_s=1)
+    assert not left(store), "the run has ended, and nothing was chosen"
+
+
 def test_what_belongs_to_a_needed_stage_stays_with_it(config):
     store = filled(config, 0, 0.25)
     kept, other = (lineage.lineage(with_params(config, {"k": k}), lineage.identities(config)).keys[-1] for k in (0.25, 0))
     for stage in (kept, other):
         publish(store, "resume", f"{stage}-120")
+        publish(store, "rungs", f"{stage}@0.5")
         publish(store, "generations", f"of-{stage}", stage=stage)
     run(config, chosen=0.25)
     prune(config, older_than_s=1)
-    assert left(store) == {*chain(config, 0.25), ("resume", f"{kept}-120"), ("generations", f"of-{kept}")}
+    assert left(store) == {
+        *chain(config, 0.25),
+        ("resume", f"{kept}-120"),
+        ("rungs", f"{kept}@0.5"),
+        ("generations", f"of-{kept}"),
+    }
 
 
 def test_a_parent_that_only_the_store_names_stays(config):
@@ -157,6 +184,24 @@ def test_a_run_whose_process_is_gone_is_not_live(config):
     assert not upkeep.needed(config.storage).live
 
 
+def test_a_run_on_another_machine_is_taken_to_be_live(config):
+    elsewhere = vars(holder.myself()) | {"host": "elsewhere", "started": 1.0}
+    run(config).write("holder.json", json.dumps(elsewhere).encode())
+    assert upkeep.needed(config.storage).live
+
+
+def test_what_a_live_run_has_asked_for_beside_its_plan_stays(config):
+    store = filled(config, 0.125)
+    folder = run(config, held=True)
+    assert prune(config, older_than_s=1)
+    filled(config, 0.125)
+    ledger = Ledger(folder)
+    ledger.append("trial_started", trial=1, params={"k": 0.125})
+    ledger.close()
+    assert prune(config, older_than_s=1) == set()
+    assert left(store) == set(chain(config, 0.125))
+
+
 def store_command(*arguments):
     ended = CliRunner().invoke(cli.app, ["store", *arguments], standalone_mode=False)
     return ended.return_value or getattr(ended.exception, "exit_code", 0), ended.stdout
@@ -193,3 +238,23 @@ def test_old_files_keep_their_age(tmp_path):
     for file in tmp_path.rglob("*"):
         os.utime(file, (1.0, 1.0))
     assert upkeep.entries(store)[0].time == 1.0
+
+
+def test_what_a_live_run_measures_at_rungs_and_beside_the_search_stays(config):
+    search = {**SMALL["search"], "repeats": 2, "pruner": {"rungs": ["1/2", 1]}, "anchors": ["general"]}
+    config = parse(config.model_dump() | {"search": search})
+    known = lineage.identities(config)
+    second = lineage.reseeded(with_params(config, {"k": 0.25}), 1)
+    paths = [lineage.lineage(second, known, 0.5), *next(iter(beside.anchors(config, known))).paths]
+    store = Store(lineage.store_root(config))
+    for path in paths:
+        for order in path.orders:
+            publish(store, "evaluations", order.evaluation)
+        for job in path.jobs:
+            publish(store, job.kind, job.end)
+    wanted = left(store)
+    assert len(wanted) == 2 + 2 + 2 * (2 + 1), "a first stage and a rung, two anchors, each scored twice"
+    publish(store, "rungs", "of-nobody@0.5")
+    run(config, held=True)
+    prune(config, older_than_s=1)
+    assert left(store) == wanted

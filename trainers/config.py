@@ -101,6 +101,8 @@ class TrainConfig(Frozen):
     """Write a resume point every so many optimiser steps."""
     checkpoint_minutes: float | None = Field(default=10.0, gt=0)
     """Write a resume point every so many minutes; null for none."""
+    bad_steps: int = Field(default=3, ge=1)
+    """So many steps in a row whose loss or gradient is not finite end the stage; fewer are left out, and noted."""
     collective_timeout: float = Field(default=1800.0, gt=0)
     """Seconds that workers wait for one that does not answer, before the attempt ends and is taken up again."""
     gradient_checkpointing: bool = False
@@ -153,8 +155,8 @@ class ResourcesConfig(Frozen):
     """What is different for stages (`train`) and for evaluations (`evaluate`)."""
     price: dict[str, Annotated[float, Field(ge=0)]] = {}
     """Money per device-hour, by accelerator type, or by `gpu` or `cpu`."""
-    retries: int = Field(default=1, ge=0)
-    """Times that a failed stage or evaluation is tried again; a lost node does not count."""
+    retries: int = Field(default=2, ge=0)
+    """Times that a failed stage or evaluation is tried again; an attempt that got further and a lost node do not count."""
     wait_minutes: float | None = Field(default=None, ge=0)
     """Longest wait for devices that the cluster lacks. Null has no end, but refuses a cluster that lacks them at the start."""
 

@@ -8,7 +8,7 @@ class BrokenModel(RuntimeError):
 
 
 class LossNotFinite(RuntimeError):
-    """The loss or the gradient became infinite or not a number. The same steps would end the same way again."""
+    """The loss or the gradient became infinite or not a number, and stayed so. The same steps would end the same way again."""
 
 
 class OutOfMemory(RuntimeError):

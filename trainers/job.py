@@ -10,6 +10,8 @@ from trainers.config import ModelConfig, TrainConfig
 KIND = "stages"
 RUNGS = "rungs"
 RESUME = "resume"
+OWNED = "fulcrum-owned-by-"
+"""Begins the name of the placement group of a stage's workers; the id of the Ray worker that launched them follows."""
 
 
 @dataclass(frozen=True)

@@ -19,7 +19,8 @@ from trainers.recipe import Stage
 LOOP_VERSION = 2  # raise it when the loop would train other weights from the same input
 MERGE_VERSION = 1  # raise it when merging an adapter would give other weights
 NOT_MATHS = {
-    "rows", "packing", "deepspeed", "gradient_checkpointing", "checkpoint_steps", "checkpoint_minutes", "collective_timeout"
+    "rows", "packing", "deepspeed", "gradient_checkpointing", "checkpoint_steps", "checkpoint_minutes", "collective_timeout",
+    "bad_steps",
 }  # fmt: skip
 SHAPE = ("rank", "alpha", "targets", "dora", "rslora")
 """Fields of an adapter that cannot change while it is trained on."""

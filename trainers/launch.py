@@ -1,7 +1,7 @@
 """Launching one stage: on Ray Train's worker group, or in this very process when no worker is asked for.
 
-An attempt that ends in a failure which another one may survive (a worker died, ran out of memory, or did not answer in time)
-is followed by another, which goes on from the last resume point.
+An attempt that ended in a failure but got further (it left a later resume point, or knows how many rows fit) is followed by
+another from there. One that got no further is left to whoever launched the stage: tries are counted in one place.
 """
 
 import gc
@@ -17,23 +17,20 @@ from trainers.failures import FINAL
 from trainers.job import RESUME, Report, StageJob
 
 TAG = "fulcrum_stage"
-"""Name prefix of the Train runs, by which their placement groups and actors can be told from others."""
-ATTEMPTS = 3
-"""Attempts that may fail one after the other without getting any further."""
+"""Name prefix of the Train runs."""
 
 
 def launch(job: StageJob, resources: ResourcesConfig, report: Report) -> Record:
     """Train and publish a stage; blocks until it is in the store. Raises what the loop raised, on whatever machine."""
     store = Store(job.store)
     job = replace(job, spent=_spent(job, store))
-    failed, reached = 0, _reached(job, store)
+    reached = _reached(job, store)
     while True:
         try:
             return _attempt(job, resources, report)
         except Exception as error:
-            now = _reached(job, store)
-            failed, reached = (failed + 1 if now == reached else 1), now
-            if isinstance(error, FINAL) or failed == ATTEMPTS:
+            before, reached = reached, _reached(job, store)
+            if isinstance(error, FINAL) or reached == before:
                 raise
         _free_memory()
 
@@ -55,9 +52,10 @@ def _attempt(job: StageJob, resources: ResourcesConfig, report: Report) -> Recor
 def _trainer(job: StageJob, resources: ResourcesConfig, report: Report, folder: str) -> Any:
     """A Train run of one attempt. Its own state is of no use to the next, so it stays on this machine."""
     from ray.train import FailureConfig, RunConfig, ScalingConfig
-    from ray.train.torch import TorchConfig, TorchTrainer
 
-    return TorchTrainer(
+    from trainers.worker_group import StageTrainer, TorchThere
+
+    return StageTrainer(
         _worker,
         train_loop_config={"job": job, "report": report},
         scaling_config=ScalingConfig(
@@ -66,7 +64,7 @@ def _trainer(job: StageJob, resources: ResourcesConfig, report: Report, folder: 
             resources_per_worker=_per_worker(resources),
             accelerator_type=resources.accelerator,
         ),
-        torch_config=TorchConfig(backend="nccl" if job.gpu else "gloo", timeout_s=max(1, int(job.train.collective_timeout))),
+        backend_config=TorchThere("nccl" if job.gpu else "gloo", max(1, int(job.train.collective_timeout))),
         run_config=RunConfig(
             name=f"{TAG}-{job.key}",
             storage_path=folder,
@@ -85,7 +83,7 @@ def _worker(config: dict[str, Any]) -> Record:
 
 
 def _cause(error: Any) -> BaseException:
-    """The failure of a worker that says most: one that is final, else any other than peers that were cut off."""
+    """The failure of a worker that says most: one that is final, where its peers may only have been cut off."""
     failures = [getattr(failure, "_base_exc", None) or failure for failure in error.worker_failures.values()]
     final = [failure for failure in failures if isinstance(failure, FINAL)]
     return next(iter(final + failures), error)

@@ -8,15 +8,17 @@ import torch
 import torch.distributed as dist
 
 from data.store import Record, Store
-from trainers import engine, memory, start
+from trainers import bad_steps, engine, memory, resume, start
 from trainers.batches import labelled, layout
 from trainers.config import TrainConfig
 from trainers.examples import Examples
-from trainers.failures import LossNotFinite, StageStopped
+from trainers.failures import StageStopped
 from trainers.job import KIND, Notice, Report, StageJob
 from trainers.loss import refuse_leaks, seed_dropout, summed_loss
 from trainers.metrics import Meter
-from trainers.resume import Position, ResumePoints
+from trainers.points import ResumePoints
+from trainers.resume import Position
+from trainers.schedule import learning_rate
 from trainers.watch import Watch
 from trainers.workers import from_first
 
@@ -44,27 +46,17 @@ def _trained(job: StageJob, store: Store, points: ResumePoints, report: Report |
     examples = Examples(job, store)
     last = math.ceil(job.until * len(examples.steps))
     begin = start.find(job, store)
-    found = points.find(last)
+    found = resume.find(job, store, last, points.notes)
     model = start.open_model(job, begin)
     running = engine.start(model, job.train, job.model, dist.get_world_size(), universal=found is not None and found.convert)
     if job.train.packing:
         refuse_leaks(running)
     if found:
-        points.load(running, found)
+        resume.load(running, found, store)
     stage = Stage(job, store, examples, running, points, Watch(job, report, notice))
     end = stage.run(found.position if found else Position(), last)
     done = {"steps": end.step, "tokens": end.tokens, "examples": len(examples), "loss": end.loss}
     return _publish(running, job, store, begin, done, points)
-
-
-def learning_rate(step: int, steps: int, train: TrainConfig) -> float:
-    """The rate of a step (from 0): a linear rise, then the schedule, which ends just above 0."""
-    rise = math.ceil(train.warmup * steps)
-    if step < rise:
-        return train.lr * (step + 1) / rise
-    done = (step - rise) / max(1, steps - rise)
-    fall = {"cosine": 0.5 * (1 + math.cos(math.pi * done)), "linear": 1 - done, "constant": 1.0}
-    return train.lr * fall[train.schedule]
 
 
 def _with_fewer_rows(job: StageJob, store: Store, points: ResumePoints) -> StageJob:
@@ -90,39 +82,44 @@ class Stage:
     def run(self, position: Position, last: int) -> Position:
         """Train up to step `last`; below the stage's end, that is where another attempt goes on from."""
         steps = len(self.examples.steps)
+        allowed = min(self.job.train.bad_steps, last)  # one step has to be good
         meter = Meter(self.engine, self.job, steps, position) if dist.get_rank() == 0 else None
         self.engine.train()
         try:
             while position.step < last:
-                position, rate, norm = self._advance(position, steps)
+                position, rate, norm = self._advance(position, steps, allowed)
                 self._keep(position, last)
-                if meter:
+                if meter and math.isfinite(position.loss):
                     self.watch.tell(meter.measure(position, rate, norm), self.points.notes, position.step == last)
         finally:
             if meter:
                 meter.close()
         return position
 
-    def _advance(self, before: Position, steps: int) -> tuple[Position, float, float | None]:
+    def _advance(self, before: Position, steps: int, allowed: int) -> tuple[Position, float, float | None]:
         """One optimiser step: where the stage stands then, the learning rate and the norm of the gradient."""
         rows, rate = self.examples.of_step(before.step), learning_rate(before.step, steps, self.job.train)
         for group in self.engine.optimizer.param_groups:
             group["lr"] = rate
         seed_dropout(self.job.train.seed, before.step)
-        try:
-            part = _step(self.engine, rows, self.job.train)
-        except (RuntimeError, MemoryError) as error:
-            if memory.is_out_of_memory(error):
-                raise memory.halve(self.job, self.store, self.job.train.rows, before.step + 1) from error
-            raise
-        loss = self.watch.agree(part, before.step + 1, self.points.uploading())
+        loss = self.watch.agree(self._taken(rows, before.step + 1), before.step + 1, self.points.uploading())
         norm = self.engine.get_global_grad_norm()  # ZeRO 0 has none in fp32
         norm = None if norm is None else float(norm)
-        if not (math.isfinite(loss) and math.isfinite(norm or 0)):
-            # DeepSpeed has taken the step, so the weights are lost: another step would not bring them back.
-            where = f"at step {before.step + 1} of {steps}, learning rate {rate:.3g}"
-            raise LossNotFinite(f"loss {loss} {where}, norm of the gradient {norm}; lower train.lr")
-        return Position(before.step + 1, before.tokens + sum(row["length"] for row in rows), loss), rate, norm
+        where = f"at step {before.step + 1} of {steps}, learning rate {rate:.3g}"
+        bad = bad_steps.in_a_row(self.engine, loss, norm, before.bad, allowed, where)
+        if bad:
+            self.points.notes.append(f"left out a step: loss {loss} {where}, norm of the gradient {norm}")
+            loss, norm = before.loss, None
+        return Position(before.step + 1, before.tokens + sum(row["length"] for row in rows), loss, bad), rate, norm
+
+    def _taken(self, rows: list[dict[str, Any]], step: int) -> torch.Tensor:
+        """This worker's part of the loss of an optimiser step, which is taken. Raises OutOfMemory or NothingFits."""
+        try:
+            return _step(self.engine, rows, self.job.train)
+        except (RuntimeError, MemoryError) as error:
+            if memory.is_out_of_memory(error):
+                raise memory.halve(self.job, self.store, self.job.train.rows, step) from error
+            raise
 
     def _keep(self, position: Position, last: int) -> None:
         """Publish a point that has become durable, write one where it is due, and stop where that was asked for."""

@@ -5,9 +5,10 @@ once, as many as `search.concurrency` says. The result depends on the configurat
 """
 
 import asyncio
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
+from itertools import product
 from typing import Any
 
 from data.files import Folder
@@ -24,7 +25,7 @@ from sweeps.inputs import Changed, refuse_changes
 from sweeps.ledger import Ledger, read
 from sweeps.lineage import Identities, Lineage
 from sweeps.loading import with_params
-from sweeps.objectives import objectives
+from sweeps.objectives import objectives, pooled
 from sweeps.progress import Progress
 from sweeps.recorder import Recorder
 from sweeps.run import conclude, write_config
@@ -70,6 +71,8 @@ def searched(config: SweepConfig, surface: Surface, seed: int, progress: Progres
         begun = "run_continued" if events else "run_started"
         recorder.note(begun, simulation=about, identities=known.plain(), start=recorder.start)
         progress.say(str(results.simulated(recorder.events)))
+        if config.search.anchors or config.search.confirm:
+            progress.say("search.anchors and search.confirm are not simulated: the surface knows the searched trials alone")
         work = SimulatedWork(config, surface, World(seed, surface.size), events, past)
         clock.run(_search(config, known, recorder, past, work), loop)
         yield recorder
@@ -86,8 +89,10 @@ def identities(config: SweepConfig, about: Mapping[str, Any]) -> Identities:
     """What a simulation calls its inputs: it reads none, and its keys are those of no real stage."""
     values = config.model_dump(mode="json")
     benchmarks = {name: values["evaluate"][name] for name in config.evaluate.benchmarks}
+    searched = [str(model.path) for model in lineage.models(config)[1:]]
     return Identities(
         base=digest({"simulation": about, "model": values["model"]}),
+        bases={path: digest({"simulation": about, "model": path}) for path in searched},
         sources={name: digest({"simulation": about, "source": source}) for name, source in values["sources"].items()},
         items={name: Identity(digest({"simulation": about, name: asked}), "", None) for name, asked in benchmarks.items()},
     )
@@ -106,7 +111,7 @@ async def _search(config: SweepConfig, known: Identities, recorder: Recorder, pa
         recorder.note(event, **values)
         past.take(recorder.events[-1])
 
-    graph = SimulatedGraph(config, recorder, work, note)
+    graph = SimulatedGraph(config, known, recorder, work, note)
     trial = Trials(config, known, graph, past, work, recorder)
     waiting = list(recorder.unfinished)
 
@@ -136,30 +141,32 @@ class Trials:
             config = with_params(self.base, params)
             pruner = self.recorder.pruner
             for rung in pruner.rungs if pruner else ():
-                path = lineage.lineage(config, self.known, rung)
-                if not await self._passes(number, path, config, params):
-                    return {"state": "pruned", "rung": rung, "stages": list(path.keys)}
-            path = lineage.lineage(config, self.known)
-            told = await self._scored(number, path, config, params)
-            return {"state": "complete", "stages": list(path.keys), "evaluations": path.evaluations} | told
+                paths = lineage.repeats(config, self.known, rung)
+                if not await self._passes(number, paths, config, params):
+                    return {"state": "pruned", "rung": rung, "stages": _stages(paths)}
+            paths = lineage.repeats(config, self.known)
+            told = await self._scored(number, paths, config, params)
+            return {"state": "complete", "stages": _stages(paths), "evaluations": paths[0].evaluations} | told
         except Stopped as stopped:
             return {"state": "stopped", "error": str(stopped)}
         except Exception as error:
             return {"state": "failed", "error": reason(error)}
 
-    async def _passes(self, number: int, path: Lineage, config: SweepConfig, params: Params) -> bool:
+    async def _passes(self, number: int, paths: Sequence[Lineage], config: SweepConfig, params: Params) -> bool:
         """Train and score a trial up to a rung and decide whether it goes on. What was decided before is not asked again."""
         assert self.recorder.pruner is not None
-        decided = self.recorder.pruner.decided(number, path.share)
+        rung = paths[0].share
+        decided = self.recorder.pruner.decided(number, rung)
         if decided is not None:
             return decided
-        told = await self._scored(number, path, config, params)
-        return self.recorder.at_rung(number, path.share, (told["specialist"], told["general"]))
+        told = await self._scored(number, paths, config, params)
+        return self.recorder.at_rung(number, rung, (told["specialist"], told["general"]))
 
-    async def _scored(self, number: int, path: Lineage, config: SweepConfig, params: Params) -> dict[str, Any]:
-        self.work.expect(path, config, params)
-        record = await self.graph.want(number, path, self._found(path))
-        return objectives(config, record["scores"])
+    async def _scored(self, number: int, paths: Sequence[Lineage], config: SweepConfig, params: Params) -> dict[str, Any]:
+        for path in paths:
+            self.work.expect(path, config, params)
+        records = await asyncio.gather(*(self.graph.want(number, path, self._found(path)) for path in paths))
+        return objectives(config, pooled([record["scores"] for record in records]))
 
     def _found(self, path: Lineage) -> Known:
         kinds = {key: kind_of(key) for key in path.keys} | dict.fromkeys(path.evaluations.values(), EVALUATIONS)
@@ -167,13 +174,20 @@ class Trials:
         return Known(records, {job.end: self.work.tokens(job) for job in path.jobs})
 
 
+def _stages(paths: Sequence[Lineage]) -> list[str]:
+    return list(dict.fromkeys(key for path in paths for key in path.keys))
+
+
 class SimulatedGraph(Graph):
     """Tells what happens when it happens, and knows at once what was spent."""
 
-    def __init__(self, config: SweepConfig, recorder: Recorder, work: SimulatedWork, note: Callable[..., None]) -> None:
+    def __init__(
+        self, config: SweepConfig, known: Identities, recorder: Recorder, work: SimulatedWork, note: Callable[..., None]
+    ) -> None:
         pools = config.resources.pool("train"), config.resources.pool("evaluate")
         one = {"device_seconds": 1.0, "tokens": TOKENS_PER_DEVICE_SECOND, "pool": pools[0].accelerator_name}
-        measured = tuple(one | {"max_length": length} for length in lineage.lengths(config))
+        bases = {known.base_of(model) for model in lineage.models(config)}
+        measured = tuple(one | {"base": b, "max_length": n} for b, n in product(bases, lineage.lengths(config)))
         room = dict.fromkeys(["CPU", "GPU", *(f"accelerator_type:{p.accelerator}" for p in pools if p.accelerator)], ROOM)
         terms = Terms(config.name, config.resources, config.budget, measured)
         super().__init__(terms, [room], recorder.spent, lambda slots: work)

@@ -131,13 +131,13 @@ def difference(before: dict, after: dict, trials: int) -> dict:
     """Processes and MiB that came with the trials, each divided by their number. Idle workers count once they are used."""
     idle = {pid for pid, (name, _) in before.items() if "IDLE" in name}
     new = {pid: e for pid, e in after.items() if (pid not in before or pid in idle) and "IDLE" not in e[0]}
-    names: dict = {}
-    for name, _ in new.values():
-        names[name] = names.get(name, 0) + 1
+    sizes: dict = {}
+    for name, size in new.values():
+        sizes.setdefault(name, []).append(size / 2**20)
     return {
         "processes": len(new) / trials,
         "mib": sum(size for _, size in new.values()) / 2**20 / trials,
-        "names": ", ".join(f"{count} {name}" for name, count in sorted(names.items())),
+        "names": ", ".join(f"{len(mib)} {name} {sum(mib) / len(mib):.0f} MiB" for name, mib in sorted(sizes.items())),
     }
 
 

@@ -5,6 +5,7 @@ any training needs (torch, transformers, deepspeed) and does nothing. With `work
 gives the next task to the same process, so a second stage finds everything imported.
 """
 
+import functools
 import importlib
 import sys
 import tempfile
@@ -13,6 +14,7 @@ from dataclasses import replace
 from pathlib import Path
 from statistics import median
 from typing import Any
+from unittest.mock import patch
 
 import ray
 
@@ -27,27 +29,40 @@ from trainers.config import ModelConfig, ResourcesConfig, TrainConfig  # noqa: E
 ROUNDS = 3
 TRAIN = TrainConfig(epochs=1, lr=1e-3, batch_size=8, max_length=128, rows=4)
 NEEDED = ("torch", "transformers.models.llama.modeling_llama", "deepspeed")
-PARTS = ("worker", "imports", "step")
+PARTS = {
+    "worker": "a worker runs (Ray)",
+    "imports": "imports",
+    "opened": "data, model (fulcrum)",
+    "engine": "engine (DeepSpeed)",
+    "step": "first step",
+}
+"""What has happened at the end of each part."""
 
 
 class Clock:
-    """Notes in a folder when a worker was there, when it had imported what it needs, and when the first step was done.
-
-    As the callback for progress it travels to the worker, and is unpickled as the first thing there.
-    """
+    """Notes in a folder when each part of a start was over. As the callback for progress it travels to the worker."""
 
     def __init__(self, folder: str) -> None:
         self.folder = folder
 
-    def __setstate__(self, state: dict[str, Any]) -> None:
-        self.__dict__ = state
-        self.begin()
-
     def begin(self) -> None:
+        """The first thing that the worker does."""
         self.note("worker")
         for name in NEEDED:
             importlib.import_module(name)
         self.note("imports")
+        from trainers import engine
+
+        start = getattr(engine.start, "__wrapped__", engine.start)  # this process may have timed another stage
+
+        @functools.wraps(start)
+        def timed(*given: Any, **named: Any) -> Any:
+            self.note("opened")
+            started = start(*given, **named)
+            self.note("engine")
+            return started
+
+        engine.start = timed
 
     def note(self, what: str) -> None:
         path = Path(self.folder, what)
@@ -61,12 +76,18 @@ class Clock:
 @ray.remote
 def stage(job: Any, workers: int, folder: str) -> None:
     """As sweeps.tasks.train_stage."""
-    from trainers.launch import launch
+    from trainers import launch
 
-    clock = Clock(folder)
+    clock, plain = Clock(folder), launch._worker
+
+    def worker(config: dict[str, Any]) -> Any:
+        clock.begin()
+        return plain(config)
+
     if not workers:
         clock.begin()
-    launch(replace(job, launched=time.time()), ResourcesConfig(workers=workers), clock)
+    with patch.object(launch, "_worker", worker):
+        launch.launch(replace(job, launched=time.time()), ResourcesConfig(workers=workers), clock)
 
 
 @ray.remote
@@ -75,7 +96,9 @@ def bare(folder: str) -> None:
     from ray.train.torch import TorchConfig, TorchTrainer
 
     def loop(config: dict[str, Any]) -> None:
-        config["clock"].note("step")
+        config["clock"].begin()
+        for part in ("opened", "engine", "step"):
+            config["clock"].note(part)
 
     TorchTrainer(
         loop,
@@ -102,12 +125,10 @@ def main() -> None:
             ):
                 parts = _timed(name, replace(job, key=f"{number} {name}"))
                 found.setdefault(name, []).extend([parts] if number else [])
-    print(
-        "| start | to the first step | a worker runs | imports | data, model, engine, step |\n| --- | --- | --- | --- | --- |"
-    )
+    print(f"| start | to the first step | {' | '.join(PARTS.values())} |\n|{' --- |' * (len(PARTS) + 2)}")
     for name, rounds in found.items():
         told = [sum(median(r[part] for r in rounds) for part in PARTS), *(median(r[part] for r in rounds) for part in PARTS)]
-        print(f"| {name} | " + " | ".join(f"{seconds:.1f} s" for seconds in told) + " |")
+        print(f"| {name} | " + " | ".join(f"{seconds:.2f} s" for seconds in told) + " |")
 
 
 def _timed(name: str, job: Any) -> dict[str, float]:

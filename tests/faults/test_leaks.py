@@ -5,6 +5,7 @@ import signal
 import socket
 import uuid
 
+import psutil
 import pytest
 import yaml
 
@@ -67,5 +68,25 @@ def test_nothing_is_left_on_the_cluster(cluster, tmp_path, small, end):
     said, _ = run.communicate(timeout=300)
     assert run.returncode == {"finished": 0, "failed": 1, "interrupted": 130, "killed": -9}[end], said
     assert len(finished_stages(folder)) == {"finished": 2, "failed": 0, "interrupted": 1, "killed": 1}[end]
+    wait_for(lambda: not held(), 90, lambda: f"the release of {held()}")
+    wait_for(lambda: not marked(mark), 30, "the end of the driver's processes")
+
+
+def test_a_stage_that_was_killed_is_trained_again_on_the_devices_that_it_had_kept(cluster, tmp_path, small):
+    """The group of the killed stage holds all CPUs of the cluster until the sweep takes them back."""
+    small["search"]["space"]["k"]["values"] = [0]
+    small["sources"]["chat"]["limit"] = 2000
+    small |= {"storage": f"file://{tmp_path}/runs", "resources": {"workers": 2}}
+    (tmp_path / "c.yaml").write_text(yaml.safe_dump(small))
+    run, folder = start(tmp_path, mark := uuid.uuid4().hex, "--address", cluster.address), tmp_path / "runs" / "small"
+    wait_for(lambda: [e for e in events(folder) if e["event"] == "stage_progress" and e["step"] > 1], what="training")
+    stage = next(p for p in psutil.process_iter(["name"]) if p.info["name"].startswith("ray::train_stag"))
+    assert stage.environ()["FULCRUM_RUN"]
+    stage.kill()
+    said, _ = run.communicate(timeout=200)
+    assert run.returncode == 0, said
+    told = [e for e in events(folder) if e["event"] in ("stage_failed", "leak_removed")]
+    assert [e["event"] for e in told] == ["stage_failed", "leak_removed"]
+    assert told[1]["what"].startswith("placement group ")
     wait_for(lambda: not held(), 90, lambda: f"the release of {held()}")
     wait_for(lambda: not marked(mark), 30, "the end of the driver's processes")
