@@ -35,6 +35,7 @@ bench: install  ## speed beside a peer in the same run
 	$(BIN)/python tests/bench/head.py
 	$(BIN)/python tests/bench/generate.py
 	$(BIN)/python tests/bench/search.py
+	$(BIN)/python tests/bench/tune.py
 
 lint: install
 	$(BIN)/ruff check .

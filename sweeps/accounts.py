@@ -3,6 +3,7 @@
 from collections.abc import Iterable
 from typing import Any
 
+from evaluators.judge.cost import total
 from sweeps.budget import CHARGED
 from sweeps.ledger import Event
 
@@ -13,6 +14,7 @@ class Accounts:
     def __init__(self, events: Iterable[Event] = ()) -> None:
         self._spent: dict[int, float] = {}
         self._stages: dict[str, tuple[int | None, float]] = {}
+        self._judges: dict[int, list[dict[str, Any]]] = {}
         for event in events:
             self.take(event)
 
@@ -20,6 +22,8 @@ class Accounts:
         """Enter an event of the ledger."""
         if event["event"] in CHARGED:
             self._spent[event["trial"]] = self._spent.get(event["trial"], 0.0) + event["device_seconds"]
+            if event.get("cost"):
+                self._judges.setdefault(event["trial"], []).append(event["cost"])
         if event["event"] == "stage_finished":
             self._stages[event["key"]] = (event["trial"], event["device_seconds"])
         elif event["event"] == "stage_reused":
@@ -28,6 +32,10 @@ class Accounts:
     def payer(self, stage: str) -> int | None:
         """The trial that was charged for a stage; None where it came from the store."""
         return self._stages.get(stage, (None, 0.0))[0]
+
+    def judges(self, trial: int) -> dict[str, Any] | None:
+        """What judges were paid for a trial, failed evaluations included; None where nobody was asked."""
+        return total(self._judges[trial]) if trial in self._judges else None
 
     def cost(self, trial: int, stages: Iterable[str]) -> dict[str, Any]:
         """Device-seconds that a trial was charged, and those that it did not have to spend for its stages."""

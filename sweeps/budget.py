@@ -1,8 +1,8 @@
 """What a sweep may cost, and what it has cost so far. Pure bookkeeping: the graph asks before it starts anything."""
 
+from bisect import insort
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
-from statistics import median
 from typing import Any
 
 from evaluators.judge.cost import total
@@ -133,7 +133,7 @@ class Rates:
         """Take in the record of a trained stage."""
         if record.get("tokens") and record.get("device_seconds"):
             key = (str(record.get("base")), str(record.get("pool")), int(record.get("max_length") or 0))
-            self._seen.setdefault(key, []).append(record["device_seconds"] / record["tokens"])
+            insort(self._seen.setdefault(key, []), record["device_seconds"] / record["tokens"])
 
     def device_seconds(self, tokens: int | None, base: str, pool: str, length: int, devices: float) -> float | None:
         """What a stage of so many tokens will take; None where nothing is known."""
@@ -141,5 +141,5 @@ class Rates:
             return None
         seen = self._seen.get((base, pool, length))
         if seen:
-            return tokens * median(seen)
+            return tokens * (seen[(len(seen) - 1) // 2] + seen[len(seen) // 2]) / 2  # the median of what is sorted
         return tokens / self._written * devices if self._written else None

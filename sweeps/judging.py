@@ -1,24 +1,19 @@
 """The judges of a sweep: what they were paid, who may not stand beside whom, and what a reader must know of each."""
 
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 from evaluators.judge.cost import total
 from evaluators.judge.offline import NAME as OFFLINE
 from sweeps import results
-from sweeps.budget import CHARGED
+from sweeps.accounts import Accounts
 from sweeps.ledger import Event
-
-
-def paid(events: Iterable[Event], trial: int) -> dict[str, Any] | None:
-    """What judges were paid for a trial, failed evaluations included; None where nobody was asked."""
-    costs = [e["cost"] for e in events if e["event"] in CHARGED and e["trial"] == trial and e.get("cost")]
-    return total(costs) if costs else None
 
 
 def bill(events: Sequence[Event]) -> str | None:
     """The sentence on what the judge of a sweep was paid; None where nobody was asked."""
-    costs = [cost for trial in results.trials(events) if (cost := paid(events, trial["trial"]))]
+    accounts = Accounts(events)
+    costs = [cost for trial in results.trials(events) if (cost := accounts.judges(trial["trial"]))]
     if not costs:
         return None
     spent = total(costs)
@@ -27,13 +22,12 @@ def bill(events: Sequence[Event]) -> str | None:
     return f"The judge replied {spent['calls']} times ({tokens}{money}); {spent['cached']} judgments were there already."
 
 
-def refusal(events: Sequence[Event], outcome: Event) -> str | None:
-    """Why a completed trial cannot stand beside the earlier ones: another judge rated it, or other items were scored."""
-    for earlier in (t for t in results.trials(events) if t["state"] == outcome["state"] == "complete"):
-        for name in outcome["scores"]:
-            before, now = _measure(earlier, name), _measure(outcome, name)
-            if before != now:
-                return f"{name} was measured by {now} and in trial {earlier['trial']} by {before}; scores are never mixed"
+def refusal(earlier: Event, outcome: Event) -> str | None:
+    """Why a completed trial cannot stand beside an earlier one: another judge rated it, or other items were scored."""
+    for name in outcome["scores"]:
+        before, now = _measure(earlier, name), _measure(outcome, name)
+        if before != now:
+            return f"{name} was measured by {now} and in trial {earlier['trial']} by {before}; scores are never mixed"
     return None
 
 

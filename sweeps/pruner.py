@@ -52,12 +52,12 @@ def survives(table: Objectives, keep: float) -> bool:
 
 def ranked(table: Objectives) -> list[int]:
     """Positions of the points, the best first: front by front, in a front the loneliest first, of equals the earliest."""
-    left, order = list(range(len(table))), list[int]()
-    while left:
-        best = [left[i] for i in front(table[left])]
+    left, order = np.arange(len(table)), list[int]()
+    while len(left):
+        best = left[front(table[left])]
         room = crowding(table[best])
-        order += [best[i] for i in sorted(range(len(best)), key=lambda i: (-room[i], best[i]))]
-        left = [i for i in left if i not in set(best)]
+        order += best[sorted(range(len(best)), key=lambda i: (-room[i], best[i]))].tolist()
+        left = np.setdiff1d(left, best, assume_unique=True)
     return order
 
 

@@ -58,6 +58,7 @@ class Recorder:
         self.study = SweepStudy(config.search, self.start, shown_study)
         self.spent: Spent = budget.spent(self.events)
         self._accounts = Accounts(self.events)
+        self._measured = next((e for e in self.events if _completed(e)), None)
         self._planned = planned_trials(config.search)
         self.stopped: str | None = None
         self.pruner = Pruner(config.search.pruner, self.events) if config.search.pruner else None
@@ -106,15 +107,16 @@ class Recorder:
             self.note("trial_stopped", trial=number, reason=self.stopped)
             return
         params = self._asked[number]
-        if refused := judging.refusal(self.events, outcome):
-            outcome = {"state": "failed", "error": refused} | {k: outcome[k] for k in ("stages", "evaluations") if k in outcome}
+        outcome = self._beside_the_others(outcome)
         folder = self._folder / f"trials/{number:04d}"
         self._write_trial(folder, params, outcome)
         self._note_reused(number, outcome)
         cost = self._accounts.cost(number, outcome.get("stages", ()))
-        paid = judging.paid(self.events, number)
+        paid = self._accounts.judges(number)
         end = {"error": None, "scores": {}} | outcome | cost | ({"cost": paid} if paid else {})
         self.note("trial_finished", trial=number, params=params, **end)
+        if self._measured is None and _completed(self.events[-1]):
+            self._measured = self.events[-1]
         self.study.tell(number, ending(end, self._config.search))
         self.save_study()
         self.note_damage()
@@ -185,6 +187,14 @@ class Recorder:
         found = [record for record in records if record is not None]
         return merged(found) if len(found) == len(evaluations) else None
 
+    def _beside_the_others(self, outcome: dict[str, Any]) -> dict[str, Any]:
+        """An outcome, a failure where it was measured differently. All that were kept agree with the first."""
+        if self._measured is None or outcome["state"] != "complete":
+            return outcome
+        refused = judging.refusal(self._measured, outcome)
+        kept = {name: outcome[name] for name in ("stages", "evaluations") if name in outcome}
+        return {"state": "failed", "error": refused} | kept if refused else outcome
+
     def _note_reused(self, number: int, outcome: dict[str, Any]) -> None:
         for key in outcome.get("stages", ()):
             if self._accounts.payer(key) != number:
@@ -203,6 +213,10 @@ class Recorder:
         for key in evaluations.values():
             for file in self._store.fetch(EVALUATIONS, key).glob("*.jsonl"):
                 folder.put(file, file.name)
+
+
+def _completed(event: Event) -> bool:
+    return event["event"] == "trial_finished" and event["state"] == "complete"
 
 
 def _open(events: Sequence[Event]) -> list[Event]:

@@ -7,6 +7,7 @@ import pytest
 
 from data.files import Folder
 from sweeps import judging, report, results
+from sweeps.accounts import Accounts
 from sweeps.comparisons import alike, compare, detectable
 from sweeps.loading import parse
 from sweeps.trial import objectives
@@ -118,7 +119,7 @@ JUDGED = {"judge": "m at http://j/v1", "extras": {"judge": {"model": "m-0613"}}}
 def test_a_trial_of_another_judge_or_other_items_does_not_stand_beside_the_earlier_ones(tmp_path, config, change, told):
     [earlier] = finished(tmp_path / "a", config, tables()[:1], toy_chat=JUDGED)
     [later] = finished(tmp_path / "b", config, tables()[:1], toy_chat=JUDGED | change)
-    refused = judging.refusal([earlier], later | {"trial": 1})
+    refused = judging.refusal(earlier, later | {"trial": 1})
     assert refused is None if told is None else told in refused and "never mixed" in refused
 
 
@@ -156,10 +157,11 @@ def test_a_trial_is_charged_what_its_evaluations_paid_failed_ones_too():
         {"event": "trial_finished", "trial": 0},
         {"event": "trial_finished", "trial": 1},
     ]
-    assert judging.paid(events, 0) == {
+    accounts = Accounts(events)
+    assert accounts.judges(0) == {
         "calls": 12, "cached": 2, "prompt_tokens": 1200, "completion_tokens": 120, "usd": 0.75,
     }  # fmt: skip
-    assert judging.paid(events, 1) is None
+    assert accounts.judges(1) is None
     assert judging.bill(events) == (
         "The judge replied 12 times (1200 + 120 tokens, 0.75 US dollars); 2 judgments were there already."
     )

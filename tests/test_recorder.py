@@ -114,3 +114,13 @@ def test_the_study_is_in_the_folder_of_the_run_and_made_from_the_ledger_alone(co
     (trial,) = optuna.load_study(study_name="small", storage=f"sqlite:///{database}").trials
     assert (trial.number, trial.params, trial.state.name, trial.user_attrs["error"]) == (number, params, "FAIL", "e")
     assert json.loads(folder.read("trials/0000/log"))["state"] == "failed"
+
+
+def test_a_trial_that_was_measured_differently_does_not_stand_beside_an_earlier_one_of_the_same_session(config):
+    made = recorder(config)
+    about = dict.fromkeys(("specialist", "general", "specialist_stderr", "general_stderr"), 0.1)
+    for items in "aab":
+        number, _ = made.ask()
+        made.finish(number, {"state": "complete", "scores": {"toy_math": 0.5}, "items": {"toy_math": items}} | about)
+    states = [e["state"] for e in made.events if e["event"] == "trial_finished"]
+    assert states == ["complete", "complete", "failed"]

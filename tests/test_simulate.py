@@ -173,6 +173,13 @@ def test_the_same_questions_are_hard_for_all_trials():
     assert stdev(a - b for a, b in pairs) < 0.85 * (2 * 0.4 * 0.6 / 1319) ** 0.5
 
 
+def test_a_rung_is_scored_on_the_first_items_and_is_noisier(tmp_path):
+    made = config(tmp_path)
+    whole, quarter = (World(0, "7b").measured("gsm8k", 0.4, made, ["s"], "e", share) for share in (1.0, 0.25))
+    assert (whole["n"], quarter["n"]) == (1319, 330)
+    assert quarter["stderr"] == pytest.approx(2 * whole["stderr"], rel=0.05)
+
+
 def test_trials_that_share_a_stage_share_the_luck_of_its_seed(tmp_path):
     made = config(tmp_path)
 
@@ -207,6 +214,25 @@ def test_virtual_time_passes_without_waiting_and_a_deadlock_is_an_error():
     assert clock.run(sleep(), clock.VirtualLoop(5.0)) == pytest.approx(1e6 + 5)
     with pytest.raises(RuntimeError, match="never happen"):
         clock.run(never(), clock.VirtualLoop())
+
+
+@pytest.mark.parametrize("start", [2.0**24 + 0.1, 2.0**31])
+def test_virtual_time_does_not_stand_still_after_half_a_year(start):
+    seen = []
+
+    async def sleep():
+        while len(seen) < 50:
+            await asyncio.wait_for(asyncio.sleep(0.1), 1)
+            seen.append(asyncio.get_running_loop().time())
+
+    stuck = threading.Timer(30, lambda: loop.call_soon_threadsafe(loop.stop))
+    loop = clock.VirtualLoop(start)
+    stuck.start()
+    try:
+        clock.run(sleep(), loop)
+    finally:
+        stuck.cancel()
+    assert seen[-1] == pytest.approx(start + 5, abs=1e-3)
 
 
 def test_a_budget_ends_a_simulation_and_more_of_it_continues_it(tmp_path):

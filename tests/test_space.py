@@ -110,6 +110,15 @@ def test_start_points_begin_with_zero_and_hold_none_twice():
     ]  # fmt: skip
 
 
+def test_a_part_of_a_simplex_and_weights_below_zero_are_no_point_of_it():
+    searched = read(shares=SHARES)
+    whole = dict(zip(SHARES["over"], (0.5, 0.25, 0.25), strict=True))
+    assert space.misfits(searched, whole) == []
+    part = dict(list(whole.items())[:2])
+    assert space.misfits(searched, part) == list(part)
+    assert space.misfits(searched, dict(zip(whole, (1.5, -0.5, 0.0), strict=True))) == list(whole)
+
+
 def test_start_points_can_be_the_trials_of_an_earlier_run(tmp_path):
     (tmp_path / "trials.csv").write_text(
         "trial,state,k,strategy,train.epochs,specialist\n"
@@ -154,6 +163,8 @@ def test_start_points_can_be_the_trials_of_an_earlier_run(tmp_path):
             "search.space.strategy",
             "explicit",
         ),
+        ({"space": {"train.lr": EVERY["train.lr"] | {"include_zero": True}}}, "search.space.train.lr", "greater than 0"),
+        ({"space": {"k": K | {"low": 1}}}, "search.space.k.low", "must be below high"),
         ({"space": {"stages.0.train.lr": EVERY["train.lr"]}}, "search.space.stages.0.train.lr", "search one of"),
         ({"space": {"k": K}, "start": [{"k": 2}]}, "search.start", "k must be in search.space"),
         ({"space": {"k": K}, "start": ["nowhere"]}, "search.start", "no folder of a run"),

@@ -1,8 +1,9 @@
 """The studies of a search: who proposes, what is not proposed again, and what is shown."""
 
+import optuna
 import pytest
 
-from sweeps import shown, space
+from sweeps import samplers, shown, space
 from sweeps.config import SearchConfig
 from sweeps.shown import ShownStudy, StorageUnusable
 from sweeps.study import OBJECTIVES, SweepStudy, Told, ending, planned_trials
@@ -57,6 +58,37 @@ def test_a_grid_is_every_combination_in_order():
         {"k": 0, "train.lr": 1}, {"k": 0, "train.lr": 2}, {"k": 0.5, "train.lr": 1}, {"k": 0.5, "train.lr": 2},
     ]  # fmt: skip
     assert planned_trials(parameters) == 4
+
+
+@pytest.fixture(scope="module")
+def sequence():
+    """The values of k of the quasi-random sequence."""
+    made = study(search(sampler="qmc"))
+    finish(made, [made.ask()])
+    return {made.ask()[1]["k"] for _ in range(40)}
+
+
+def test_every_trial_is_drawn_with_a_seed_of_its_own():
+    asked = optuna.create_study(directions=["maximize"] * 2)
+    trials = [asked.ask() for _ in range(5)]
+    first = [next(samplers.proposals(search(), 0, asked, asked.trials[trial.number]))["k"] for trial in trials]
+    assert len(set(first)) == 5
+
+
+def test_trials_that_failed_teach_a_model_nothing(sequence):
+    made = study(search(sampler="tpe"))
+    finish(made, [made.ask()])
+    for _ in range(10):
+        made.tell(made.ask()[0], Told("failed"))
+    assert all(made.ask()[1]["k"] in sequence for _ in range(4))
+
+
+def test_once_it_has_seen_enough_tpe_leaves_every_third_trial_to_the_sequence(sequence):
+    made, drawn = study(search(sampler="tpe", trials=30)), {}
+    for _ in range(30):
+        number, drawn[number] = made.ask()
+        finish(made, [(number, drawn[number])])
+    assert [number for number in range(12, 30) if drawn[number]["k"] in sequence] == list(range(12, 30, 3))
 
 
 @pytest.mark.parametrize("sampler", SAMPLERS)

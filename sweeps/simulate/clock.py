@@ -3,11 +3,16 @@
 import asyncio
 import selectors
 from collections.abc import Coroutine
+from math import inf, nextafter
 from typing import Any
 
 
 class _NoWaiting(selectors.SelectSelector):
-    """Polls, and instead of waiting moves the clock of the loop that it belongs to."""
+    """Polls, and instead of waiting moves the clock of the loop that it belongs to.
+
+    The clock goes a hair beyond: after half a year a float cannot tell a moment from one a nanosecond later, which the loop
+    needs to see that a timer is due.
+    """
 
     loop: "VirtualLoop"
 
@@ -16,7 +21,7 @@ class _NoWaiting(selectors.SelectSelector):
         if not ready and timeout is None:
             raise RuntimeError("the simulation waits for something that will never happen")
         if not ready and timeout:
-            self.loop.now += timeout
+            self.loop.now = nextafter(self.loop.now + timeout, inf)
         return ready
 
 

@@ -70,7 +70,7 @@ class SimulatedWork:
         raise AssertionError("nobody else trains in a simulation")
 
     async def evaluate(self, order: Order, generated: bool, bill: Bill) -> Record:
-        trial = self._trials[order.evaluation]
+        trial = self._trials.pop(order.evaluation)
         seconds = self._world.evaluation_seconds(order.evaluation) * order.share / len(trial.config.evaluate.benchmarks)
         await self._pass(("rung", order.stage), seconds / self._devices)
         bill.seconds += seconds
