@@ -107,8 +107,10 @@ class ConstraintsConfig(Frozen):
 class PrunerConfig(Frozen):
     rungs: tuple[Annotated[Fraction, Field(gt=0, le=1)], ...] = Field(min_length=2)
     """Shares of the last stage after which a trial is scored, on the same share of each benchmark's items; the last is 1."""
-    keep: Fraction = Field(default=0.5, gt=0, lt=1)
+    keep: Fraction = Field(default=0.4, gt=0, lt=1)
     """Share of the trials at a rung that go on."""
+    least: int = Field(default=4, ge=1)
+    """The best so many go on, however few have reached the rung."""
 
     @model_validator(mode="after")
     def _they_rise_to_one(self) -> Self:

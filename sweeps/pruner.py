@@ -1,9 +1,10 @@
 """Which trials go on at a rung: successive halving for several objectives, without waiting for each other.
 
-A trial that reaches a rung goes on if it is among the best `keep` of all that have reached it so far. Trials are ranked by
+A trial that reaches a rung goes on if it is among the best `keep` of all that have reached it so far, or the best `least`:
+against two or three others a noisy score says little, and the best trial may well be one of the first. Trials are ranked by
 non-dominated sorting, and within a front by the room that they have to themselves (the crowding distance of NSGA-II), so that
-the ends and the gaps of a front survive. Scores of one rung are of the same fraction of training and the same first items of
-each benchmark, so they are paired; those of different rungs are never compared.
+the ends and the gaps of a front survive. Scores of one rung are of the same fraction of training and the same share of each
+benchmark's items, so they are paired; those of different rungs are never compared.
 
 The rule is a pure function of what reached the rung before. The ledger holds what was decided, in order, so that a continued
 run decides as an uninterrupted one would have.
@@ -25,7 +26,7 @@ class Pruner:
     """Remembers what reached each rung: objectives as (specialist, general)."""
 
     def __init__(self, config: PrunerConfig, events: Iterable[Event] = ()) -> None:
-        self._keep = config.keep
+        self._keep, self._least = config.keep, config.least
         self.rungs = config.rungs[:-1]
         self._reached: dict[float, list[tuple[float, float]]] = {rung: [] for rung in self.rungs}
         self._decided: dict[tuple[int, float], bool] = {}
@@ -41,13 +42,13 @@ class Pruner:
     def goes_on(self, trial: int, rung: float, objectives: tuple[float, float]) -> bool:
         """Decide for a trial that reaches a rung."""
         self._reached[rung].append(objectives)
-        self._decided[trial, rung] = survives(np.array(self._reached[rung]), self._keep)
+        self._decided[trial, rung] = survives(np.array(self._reached[rung]), self._keep, self._least)
         return self._decided[trial, rung]
 
 
-def survives(table: Objectives, keep: float) -> bool:
-    """Whether the last of the points, shape (points, 2), is among the best `keep` of them, rounded up."""
-    return ranked(table).index(len(table) - 1) < ceil(keep * len(table) - 1e-9)
+def survives(table: Objectives, keep: float, least: int = 1) -> bool:
+    """Whether the last of the points, shape (points, 2), is among the best `keep` of them, rounded up, or the best `least`."""
+    return ranked(table).index(len(table) - 1) < max(least, ceil(keep * len(table) - 1e-9))
 
 
 def ranked(table: Objectives) -> list[int]:

@@ -12,7 +12,7 @@ from sweeps.pruner import EVENT
 
 pytestmark = pytest.mark.cluster
 
-PRUNED = {"pruner": {"rungs": ["1/2", 1], "keep": "1/4"}, "concurrency": 1}
+PRUNED = {"pruner": {"rungs": ["1/2", 1], "keep": "1/4", "least": 1}, "concurrency": 1}
 
 
 @pytest.fixture(scope="module")

@@ -13,7 +13,7 @@ from sweeps.balance import front
 from sweeps.config import PrunerConfig
 from sweeps.pruner import EVENT, Pruner, ranked, survives
 
-RUNGS = {"rungs": ["1/4", "1/2", 1], "keep": "1/2"}
+RUNGS = {"rungs": ["1/4", "1/2", 1], "keep": "1/2", "least": 1}
 points = st.lists(st.tuples(st.integers(0, 5), st.integers(0, 5)), min_size=1, max_size=15)
 
 
@@ -42,6 +42,13 @@ def test_a_point_of_the_first_front_goes_on_if_the_front_is_no_larger_than_what_
         assert survives(table, keep) or len(table) - 1 not in best
     if len(table) == 1:
         assert survives(table, keep), "nobody to lose against"
+
+
+@given(points, st.sampled_from([0.25, 0.5]), st.integers(1, 6))
+def test_the_best_few_go_on_however_few_there_are(objectives, keep, least):
+    table = np.array(objectives, float)
+    assert survives(table, keep, least) == (ranked(table).index(len(table) - 1) < least) or survives(table, keep)
+    assert survives(table, keep, least) or len(table) > least
 
 
 def test_a_pruner_that_is_rebuilt_from_the_ledger_decides_the_same():
