@@ -12,7 +12,7 @@ from rich.console import Console
 from data.files import Folder
 from sweeps import data_cli, loading, standalone, store_cli
 from sweeps.budget import uncounted
-from sweeps.checks import Problem
+from sweeps.checks.problem import Problem
 from sweeps.config import SweepConfig
 from sweeps.loading import ConfigError
 from sweeps.simulate.cli import simulate

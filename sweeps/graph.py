@@ -11,7 +11,7 @@ from collections.abc import AsyncIterator, Awaitable, Callable, Sequence
 from contextlib import asynccontextmanager, nullcontext, suppress
 from dataclasses import dataclass
 from functools import partial
-from typing import Any, Protocol
+from typing import Any
 
 from data.store import Record, Unusable
 from sweeps import budget as budgets
@@ -21,7 +21,8 @@ from sweeps.failures import Failed, reason
 from sweeps.ledger import told
 from sweeps.lineage import Lineage, Order, merged
 from sweeps.terms import Abandoned, Known, News, Stopped, Terms
-from trainers.config import PoolName, ResourcesConfig
+from sweeps.work import Work
+from trainers.config import PoolName
 from trainers.job import StageJob
 
 NODES_LOST = 10
@@ -38,34 +39,6 @@ class Running:
 
     handle: Any
     asked_to_stop: Stopped | None = None
-
-
-class Work(Protocol):
-    """Who trains and evaluates for a graph."""
-
-    def train(self, job: StageJob, pool: ResourcesConfig) -> Any:
-        """Begin to train a stage; a handle to what runs."""
-
-    async def trained(self, running: Any) -> Record:
-        """The record of a stage once it is trained; `stopped` stands in it where it was cancelled or stopped itself, and
-        `elsewhere` where another run trains it."""
-
-    async def elsewhere(self, job: StageJob) -> Record | None:
-        """The record of a stage that another run trains; None where that run gave it up."""
-
-    async def evaluate(self, order: Order, generated: bool, bill: Bill) -> Record:
-        """The record of an evaluation by one benchmark, `generated` where its answers are in the store; what it costs goes on
-        the bill."""
-
-    @property
-    def judging(self) -> int:
-        """Checkpoints that wait for a judge and hold no device."""
-
-    def cancel(self, running: Any, force: bool) -> None:
-        """End the training of a stage."""
-
-    def failure(self, error: BaseException) -> Failed | Unusable:
-        """What an error of a stage or an evaluation was."""
 
 
 class Graph:

@@ -14,8 +14,8 @@ from pydantic import BaseModel, ValidationError
 
 from data.files import Folder
 from evaluators.config import names_file
-from sweeps import checks, space_checks
-from sweeps.checks import Problem, is_file
+from sweeps.checks import every
+from sweeps.checks.problem import Problem, is_file
 from sweeps.config import SweepConfig
 from sweeps.dotted import with_value
 
@@ -24,6 +24,11 @@ VARIABLE = re.compile(r"\$\{([A-Za-z_][A-Za-z0-9_]*)(?::-([^}]*))?\}")
 
 UNREADABLE = (yaml.YAMLError, ValueError, TypeError, RecursionError, OSError, AttributeError)
 """What PyYAML raises for text that is no YAML, or no value of the type that a tag or a form promises."""
+
+
+TAGS = {"grid", "choice", "uniform", "loguniform", "int", "simplex", "knee", "floor", "weights"}
+TAGS |= {"transformers", "continuous", "vllm", "openai", "offline", "asked"}
+"""Names that pydantic adds to an error's path for the variant of a union."""
 
 
 Checked = TypeVar("Checked", bound=BaseModel)
@@ -58,11 +63,7 @@ def given(where: str, overrides: Sequence[str] = ()) -> dict[str, Any]:
 
 def parse(values: Mapping[str, Any], inputs: bool = True) -> SweepConfig:
     """A checked configuration; `inputs`: its files must be there. Raises ConfigError with every error that can be found."""
-    return parse_as(SweepConfig, partial(_problems, inputs=inputs), values)
-
-
-def _problems(values: Mapping[str, Any], inputs: bool) -> list[Problem]:
-    return [*checks.find(values, inputs), *space_checks.find(values)]
+    return parse_as(SweepConfig, partial(every.find, files=inputs), values)
 
 
 def parse_as(kind: type[Checked], check: Check, values: Mapping[str, Any]) -> Checked:
@@ -152,7 +153,7 @@ def _expand(values: Any, key: str = "") -> Any:
 
 
 def _problem(entry: Any) -> Problem:
-    where = [str(part) for part in entry["loc"] if part not in checks.TAGS]
+    where = [str(part) for part in entry["loc"] if part not in TAGS]
     field = ".".join(where)
     known = _fields(where[:-1])
     if entry["type"] == "extra_forbidden":

@@ -17,8 +17,9 @@ from data.fingerprint import digest, folder_digest
 from data.store import Record, Store, write_atomically
 from evaluators.config import EvaluateConfig
 from evaluators.generation.config import EndpointConfig
-from sweeps import checks, loading
-from sweeps.checks import Problem
+from sweeps import loading
+from sweeps.checks import evaluation
+from sweeps.checks.problem import Problem, entries
 from sweeps.lineage import root
 from sweeps.loading import ConfigError
 
@@ -120,7 +121,7 @@ def _content(checkpoint: Checkpoint) -> str:
 
 
 def _check(values: Mapping[str, Any]) -> list[Problem]:
-    found = [*checks.benchmark_paths(values), *checks.engine(values)]
-    if not checks.entries(values, "evaluate"):
+    found = [*evaluation.benchmark_paths(values), *evaluation.engine(values)]
+    if not entries(values, "evaluate"):
         found.append(Problem("evaluate", "missing", "name at least one benchmark"))
     return found

@@ -6,7 +6,9 @@ from typing import Any
 from pydantic import TypeAdapter, ValidationError
 
 from sweeps import scales, space, starts
-from sweeps.checks import Problem, Values, of_the_recipe, used_sources
+from sweeps.checks import recipe
+from sweeps.checks.inputs import used_sources
+from sweeps.checks.problem import Problem, Values, entries, stages_of
 from sweeps.config import Parameter, SearchConfig, SweepConfig
 from sweeps.dotted import mapping_at, with_value
 from trainers.config import LoraConfig
@@ -22,7 +24,7 @@ def find(values: Values) -> list[Problem]:
     """All problems of the search."""
     parameters = _parameters(values)
     found = [*_space(values, parameters), *_weights(values, parameters), *_conditions(parameters)]
-    return [*found, *_columns(parameters), *_start(values)]
+    return [*found, *_columns(parameters), *_start(values), *_anchors(values)]
 
 
 def _parameters(values: Values) -> dict[str, Any]:
@@ -79,8 +81,7 @@ def _searchable(values: Values, path: str, kind: str) -> bool:
 
 
 def _is_stage(values: Values, number: str) -> bool:
-    stages = values.get("stages")
-    return number.isdigit() and isinstance(stages, list | tuple) and int(number) < len(stages)
+    return number.isdigit() and int(number) < len(stages_of(values))
 
 
 def _examples(parameter: Any) -> list[Any]:
@@ -103,7 +104,7 @@ def _bounds(values: Values, field: str, path: str, examples: Sequence[Any]) -> I
             for entry in error.errors():
                 if ".".join(map(str, entry["loc"])).startswith(path):
                     yield Problem(field, value, entry["msg"])
-        for problem in of_the_recipe(changed):
+        for problem in (*recipe.strategy(changed), *recipe.stages(changed)):
             if problem.field.startswith(path) or path == "strategy":
                 yield Problem(field, value, f"{problem.field}: {problem.remedy}")
 
@@ -159,3 +160,16 @@ def _start(values: Values) -> Iterator[Problem]:
         return  # reported with its field
     except ValueError as error:
         yield Problem("search.start", "", str(error))
+
+
+ANCHORED = {"general": {"general"}, "specialist": {"specialist"}, "k0": {"general", "specialist"}}
+"""The roles that an anchor is trained on."""
+
+
+def _anchors(values: Values) -> Iterator[Problem]:
+    roles = {str(source.get("role")) for source in entries(values, "sources").values()}
+    anchors = mapping_at(values, "search").get("anchors")
+    for anchor in anchors if isinstance(anchors, list | tuple) else ():
+        missing = ANCHORED.get(anchor, set()) - roles if isinstance(anchor, str) else ()
+        if missing:
+            yield Problem("search.anchors", anchor, f"needs a source with role {' and one with role '.join(sorted(missing))}")
