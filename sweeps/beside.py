@@ -84,5 +84,6 @@ def _confirmations(config: SweepConfig, known: Identities, events: Sequence[Even
     for point in candidates(results.points(events), config.balance, confirm.top):
         made = with_params(tested, point.params)
         paths = tuple(lineage.lineage(lineage.reseeded(made, fresh + seed), known) for seed in range(confirm.seeds))
-        about = {"trial": point.trial, "params": dict(point.params)}
+        asked = {name: identity.evaluation("") for name, identity in known.items.items()}
+        about = {"trial": point.trial, "params": dict(point.params), "asked": asked}
         yield Measurement(CONFIRMATION, about, point.trial, made, paths)

@@ -114,7 +114,8 @@ class PrunerConfig(Frozen):
 
     @model_validator(mode="after")
     def _they_rise_to_one(self) -> Self:
-        if list(self.rungs) != sorted(set(self.rungs)) or self.rungs[-1] != 1:
+        told = [float(f"{rung:g}") for rung in self.rungs]  # as they name their entries in the store
+        if told != sorted(set(told)) or self.rungs[-1] != 1:
             raise ValueError(f"rungs = {list(self.rungs)} must rise and end at 1, for example [1/4, 1/2, 1]")
         return self
 

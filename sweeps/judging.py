@@ -13,7 +13,8 @@ from sweeps.ledger import Event
 def bill(events: Sequence[Event]) -> str | None:
     """The sentence on what the judge of a sweep was paid; None where nobody was asked."""
     accounts = Accounts(events)
-    costs = [cost for trial in results.trials(events) if (cost := accounts.judges(trial["trial"]))]
+    payers = [None, *(trial["trial"] for trial in results.trials(events))]  # anchors are nobody's
+    costs = [cost for payer in payers if (cost := accounts.judges(payer))]
     if not costs:
         return None
     spent = total(costs)

@@ -5,7 +5,7 @@ store is published whole, whoever makes it.
 """
 
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 
 from data.store import Record, Store
@@ -37,12 +37,12 @@ def leased(store: Store, kind: str, key: str, owner: str) -> Iterator[bool]:
         beat.release()
 
 
-def outcome(store: Store, kind: str, key: str) -> Record | None:
-    """The record of what another run is making, once it is there; None when its lease is dead, and then removed."""
+def outcome(store: Store, kind: str, key: str, made: Callable[[], Record | None]) -> Record | None:
+    """The record of what another run is making, once `made` finds it; None when its lease is dead, and then removed."""
     name = f"{FOLDER}/{kind}-{key}.json"
     while True:
         current = holder.read(store.folder, name)
-        record = store.record(kind, key)
+        record = made()
         if record or current is None:
             return record
         if holder.here(current) and not holder.alive(current):
@@ -50,5 +50,5 @@ def outcome(store: Store, kind: str, key: str) -> Record | None:
             return None
         if not holder.here(current) and holder.watch(store.folder, name, current) is None:
             store.folder.remove(name)
-            return store.record(kind, key)
+            return made()
         time.sleep(LOOK_EVERY_S)

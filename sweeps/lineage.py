@@ -84,7 +84,7 @@ class Order:
         size = BATCHES * self.config.batch_size
         if self.count is None:
             return [self]
-        starts = range(0, ceil(self.share * self.count), size)
+        starts = range(0, ceil(self.share * self.count - 1e-9), size)
         pieces = [replace(self, start=start, stop=start + size) for start in starts]
         return [*pieces[:-1], replace(pieces[-1], stop=None)]  # samples of a question stay together, so there may be more
 
@@ -171,9 +171,9 @@ def untrained(config: SweepConfig, known: Identities) -> Lineage:
     return Lineage((), tuple(replace(order, base=config.model) for order in orders), config.strategy, store_root(config))
 
 
-def repeats(config: SweepConfig, known: Identities, share: float = 1.0, first: int = 0) -> tuple[Lineage, ...]:
-    """The lineages of a trial, one for each of its repeats; `first` is the number of the first."""
-    return tuple(lineage(reseeded(config, first + r), known, share) for r in range(config.search.repeats))
+def repeats(config: SweepConfig, known: Identities, share: float = 1.0) -> tuple[Lineage, ...]:
+    """The lineages of a trial, one for each of its repeats."""
+    return tuple(lineage(reseeded(config, r), known, share) for r in range(config.search.repeats))
 
 
 def reseeded(config: SweepConfig, repeat: int) -> SweepConfig:

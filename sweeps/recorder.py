@@ -167,7 +167,9 @@ class Recorder:
             trained, key = what == "stage", event["key"]
             record = self._store.record(kind_of(key), key) if trained else self._scores(event["evaluations"])
             if record:
-                self.note(f"{what}_finished", **about, **told(record))
+                before = self._accounts.charged(key) if trained else 0.0  # the record counts from the stage's beginning
+                seconds = max(0.0, record["device_seconds"] - before)
+                self.note(f"{what}_finished", **about, **told(record) | {"device_seconds": seconds})
             else:
                 spent = self._devices[what] * max(0.0, until - event["time"])
                 self.note(f"{what}_stopped", **about, device_seconds=spent, step=None, reason="cut off with the run")

@@ -11,9 +11,11 @@ import jinja2
 
 from data.files import Folder
 from sweeps import figures, judging, results
+from sweeps.accounts import Accounts
 from sweeps.balance import BalancePoint
 from sweeps.comparisons import OBJECTIVES, Comparison, alike, detectable
 from sweeps.config import SweepConfig
+from sweeps.confirmation import failed
 from sweeps.ledger import Event
 
 
@@ -56,7 +58,7 @@ def write(
         confirmed=confirmed(chosen),
         without_split=without_split(config) if config.search.confirm else [],
         compared=[c for c in compared if chosen and chosen.trial in c.trials],
-        device_seconds=sum(row["device_seconds"] for row in rows),
+        device_seconds=sum(row["device_seconds"] for row in rows) + Accounts(events).cost(None, ())["device_seconds"],
         saved=sum(row["saved_device_seconds"] for row in rows),
         show=show,
     )
@@ -102,8 +104,12 @@ def confirmed(chosen: BalancePoint | None) -> str | None:
     found = chosen.confirmation if chosen else None
     if chosen is None or not found:
         return None
-    seeds = found["trials"][0]["seeds"]
+    seeds, trials = found["trials"][0]["seeds"], [t["trial"] for t in found["trials"]]
     how = f"trained again with {seeds} fresh seeds and scored on the test items"
+    if chosen.trial not in trials:
+        return f"Trial {chosen.trial} was not confirmed; {_trials(trials)} {'was' if len(trials) == 1 else 'were'}: {how}."
+    if len(trials) == 1:
+        return f"Trial {chosen.trial} was {how}; there was no other candidate."
     if found["winner"] is None:
         return f"No candidate, {how}, satisfies the rule of the balance."
     if found["changed"]:
@@ -123,6 +129,7 @@ def warnings(events: Sequence[Event], config: SweepConfig) -> list[str]:
     if unsandboxed(config) and not simulated:
         told.append("Model-written code was run with process limits but WITHOUT a sandbox (allow_unsandboxed_code).")
     told += judging.warnings(events)
+    told += failed(events)
     if any(benchmark.limit for benchmark in config.evaluate.benchmarks.values()):
         told.append("Scores come from the first items of each benchmark only (limit).")
     if any(0 in (e.get("stderr") or {}).values() for e in results.trials(events)):

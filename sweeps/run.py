@@ -111,7 +111,7 @@ def _search(config: SweepConfig, known: Identities, recorder: Recorder, progress
                 reuse_actors=True,  # a trial keeps nothing; a new process would import everything again
                 search_alg=searcher,
                 scheduler=RungScheduler(goes_on),
-                num_samples=len(recorder.unfinished) + recorder.open,
+                num_samples=-1,  # until the searcher has no more
                 trial_name_creator=lambda trial: f"{trial.config['trial']:04d}",
                 trial_dirname_creator=lambda trial: f"{trial.config['trial']:04d}-{trial.trial_id}",
             ),
@@ -120,7 +120,7 @@ def _search(config: SweepConfig, known: Identities, recorder: Recorder, progress
                 storage_path=scratch,
                 verbose=0,
                 callbacks=[follow],
-                failure_config=tune.FailureConfig(max_failures=2),
+                failure_config=tune.FailureConfig(max_failures=0),  # the searcher asks for them again
             ),
         )
         try:
@@ -148,7 +148,10 @@ def _measure_beside(due: Sequence[Measurement], graph: Any, follow: Any, recorde
         done, _ = ray.wait(list(asked), timeout=LOOK_EVERY_S)
         follow.drain()
         for ref in done:
-            recorder.measured(asked.pop(ref), ray.get(ref))
+            measurement = asked.pop(ref)
+            recorder.measured(measurement, ray.get(ref))
+            if measurement.trial is not None:
+                follow.leave(measurement.trial)  # where one seed failed, the others need not train on
 
 
 def prepare(folder: Folder, config: SweepConfig, progress: Progress) -> None:

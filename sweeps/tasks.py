@@ -16,7 +16,7 @@ from sweeps.failures import Failed, reason, root
 from sweeps.lease import leased, outcome
 from trainers.config import ResourcesConfig
 from trainers.failures import FINAL, StageStopped
-from trainers.job import Progress, StageJob
+from trainers.job import KIND, Progress, StageJob
 
 ON_THE_HEAD = {"node:__internal_head__": 0.001}
 HOLDS_NOTHING: dict[str, Any] = {"num_cpus": 0, "resources": ON_THE_HEAD}
@@ -48,7 +48,7 @@ def train_stage(job: StageJob, resources: ResourcesConfig, graph: Any, owner: st
         from trainers.launch import launch
 
         store = Store(job.store)
-        with leased(store, job.kind, job.end, owner) as mine:
+        with leased(store, KIND, job.key, owner) as mine:  # its rungs as well: they share their resume points
             if not mine or store.record(job.kind, job.end):  # another run is at it, or has just finished it
                 return {"elsewhere": True}
             return launch(replace(job, launched=time.time()), resources, report)
@@ -59,7 +59,8 @@ def train_stage(job: StageJob, resources: ResourcesConfig, graph: Any, owner: st
 @ray.remote(max_retries=0)
 def trained_elsewhere(job: StageJob) -> Record | None:
     """Wait for a stage that another run is training; None where that run gave it up."""
-    return outcome(Store(job.store), job.kind, job.end)
+    store = Store(job.store)
+    return outcome(store, KIND, job.key, lambda: store.record(job.kind, job.end))
 
 
 def plainly(work: Callable[[], Record]) -> Record:
@@ -100,4 +101,5 @@ def environment(threads: int, gpu: bool) -> Mapping[str, str]:
         "RAY_TRAIN_COLLECTIVE_TIMEOUT_S": "1800",
         "DS_ACCELERATOR": "cuda" if gpu else "cpu",
         "RAY_USAGE_STATS_ENABLED": "0",
+        "TUNE_FUNCTION_THREAD_TIMEOUT_S": "60",  # a busy process is no reason to lose a trial
     } | ({"HF_HUB_OFFLINE": os.environ["HF_HUB_OFFLINE"]} if "HF_HUB_OFFLINE" in os.environ else {})

@@ -73,7 +73,7 @@ def settled(outcome: Callable[[], dict[str, Any]]) -> dict[str, Any]:
         return {"state": "stopped" if stopped else "failed", "error": reason(error)}
 
 
-@ray.remote(max_retries=0)
+@ray.remote(max_retries=2)  # as often as Tune starts a trial again whose process died
 def measure(graph: Any, trial: int | None, paths: Sequence[Lineage], config: SweepConfig) -> dict[str, Any]:
     """The outcome of what is measured beside the search."""
     return settled(lambda: {"state": "complete"} | scored(graph, trial, paths, config))

@@ -7,7 +7,7 @@ of the runs beside the store. Where a folder cannot be read nothing is removed a
 
 import json
 import time
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from itertools import product
 
@@ -125,11 +125,20 @@ def _keys(folder: Folder, store: Store, params: Params | None) -> Iterator[Key]:
         for point, rung in product(_points(events, config) if params is None else [params], rungs):
             for path in lineage.repeats(with_params(config, point), known, rung):
                 yield from _of(path, store)
-        for measurement in beside.due(config, known, events) if params is None and not simulated(events) else ():
-            for path in measurement.paths:
-                yield from _of(path, store)
+        for path in _beside(config, known, events) if params is None and not simulated(events) else ():
+            yield from _of(path, store)
+    except Unreadable:
+        raise
     except (ValueError, TypeError, KeyError, OSError) as error:
         raise Unreadable(f"{folder}: what this run needs cannot be told ({error}); remove or repair its folder") from error
+
+
+def _beside(config: SweepConfig, known: Identities, events: Sequence[Event]) -> list[Lineage]:
+    try:
+        return [path for measurement in beside.due(config, known, events) for path in measurement.paths]
+    except (ValueError, OSError) as error:
+        told = f"the test items of search.confirm are not found from here ({error}); prune from where the run was started"
+        raise Unreadable(told) from error
 
 
 def _of(path: Lineage, store: Store) -> Iterator[Key]:

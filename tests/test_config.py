@@ -246,3 +246,19 @@ def test_an_anchor_needs_the_sources_that_it_trains_on(small):
     small["sources"] = {name: s | {"role": "specialist"} for name, s in small["sources"].items()}
     small["strategy"], small["search"] = "multi_task", {"sampler": "random", "anchors": ["general", "multi_task"], "space": {}}
     assert "needs a source with role general" in problems(small)["search.anchors"]
+
+
+def test_what_differs_on_the_test_items_is_checked_like_any_field(small):
+    def found(**fields):
+        return problems(small | {"search": small["search"] | {"confirm": {"evaluate": {"toy_math": fields}}}})
+
+    assert "Extra inputs" in found(pth="x")["search.confirm.evaluate.toy_math.pth"]
+    assert "greater than or equal to 1" in found(limit=0)["search.confirm.evaluate.toy_math.limit"]
+    assert "leave it out" in found(role="general")["search.confirm.evaluate.toy_math.role"]
+
+
+def test_an_anchor_has_no_weights_where_they_are_searched(small):
+    over = [f"sources.{name}.weight" for name in small["sources"]]
+    search = {"sampler": "random", "space": {"w": {"type": "simplex", "over": over}}, "anchors": ["base", "general"]}
+    found = problems(small | {"strategy": "multi_task", "data": {"total": 100}, "search": search})
+    assert "has no weights" in found["search.anchors"] and "general" in found["search.anchors"]

@@ -65,7 +65,7 @@ def test_a_pruner_that_is_rebuilt_from_the_ledger_decides_the_same():
     assert 0 < sum(decided) < 30
 
 
-@pytest.mark.parametrize("rungs", [[1], ["1/2", "1/4", 1], ["1/4", "1/2"], [0, 1]])
+@pytest.mark.parametrize("rungs", [[1], ["1/2", "1/4", 1], ["1/4", "1/2"], [0, 1], ["1/3", 0.33333334, 1], [0.9999999, 1]])
 def test_rungs_that_do_not_rise_to_one_are_refused(rungs):
     with pytest.raises(ValueError, match="rungs"):
         PrunerConfig(rungs=rungs)

@@ -35,25 +35,31 @@ def test_a_trial_that_ends_makes_room_for_the_next():
     assert finished == [(0, {"state": "complete"})]
 
 
-def test_a_trial_whose_process_died_has_failed():
-    asked, finished = searcher([1])
-    asked.suggest("a")
-    asked.on_trial_complete("a", None, error=True)
-    assert finished[0][1]["state"] == "failed"
+def test_a_trial_whose_process_died_is_given_again_and_has_failed_when_that_goes_on():
+    asked, finished = searcher([1], trials=1)
+    for name in "abc":
+        assert finished == []
+        assert asked.suggest(name) == {"trial": 0, "params": {"k": 0}}
+        asked.on_trial_complete(name, None, error=True)
+        asked.on_trial_complete(name, None, error=True)  # Tune may tell of it twice
+    assert [(number, outcome["state"]) for number, outcome in finished] == [(0, "failed")]
+    assert asked.suggest("d") == Searcher.FINISHED
 
 
-def test_when_no_trial_is_left_the_search_is_over_at_once():
+def test_the_search_is_over_when_no_trial_is_left_and_none_runs_that_might_be_given_again():
     asked, _ = searcher([5], trials=1)
     asked.suggest("a")
+    assert asked.suggest("b") is None
+    asked.on_trial_complete("a", {"outcome": json.dumps({"state": "complete"})})
     assert asked.suggest("b") == Searcher.FINISHED
 
 
-def test_a_trial_that_died_after_a_rung_has_failed_and_one_that_was_ended_there_is_pruned():
+def test_a_trial_that_died_after_a_rung_is_given_again_and_one_that_was_ended_there_is_pruned():
     rung = {"outcome": json.dumps({"state": "rung", "rung": 0.5, "stages": ["a@0.5"], "evaluations": {"toy_math": "b"}})}
     asked, finished = searcher([2])
     asked.suggest("a")
     asked.suggest("b")
     asked.on_trial_complete("a", rung, error=True)
     asked.on_trial_complete("b", rung)
-    assert [outcome["state"] for _, outcome in finished] == ["failed", "pruned"]
-    assert finished[1][1]["rung"] == 0.5
+    assert [(number, outcome["state"], outcome["rung"]) for number, outcome in finished] == [(1, "pruned", 0.5)]
+    assert asked.suggest("c") == {"trial": 0, "params": {"k": 0}}

@@ -50,6 +50,8 @@ class StageJob:
     """Train this share of the steps. Below 1 the end is published as `rungs/<key>@<share>`, and another job goes on from it."""
     tensorboard: str | None = None
     """Folder for TensorBoard's event files."""
+    merged: str | None = None
+    """Key of the parent's weights with its adapter merged, from which the stage starts; None to start from the parent."""
 
     @property
     def device_seconds(self) -> float:
@@ -65,9 +67,6 @@ class StageJob:
     def end(self) -> str:
         """Key of the entry that it ends with: of the stage, or of a rung."""
         return self.key if self.until == 1 else f"{self.key}@{self.until:g}"
-
-    merged: str | None = None
-    """Key of the parent's weights with its adapter merged, from which the stage starts; None to start from the parent."""
 
 
 def kind_of(end: str) -> str:

@@ -126,7 +126,7 @@ class Stage:
         if self.points.unsettled and self.watch.durable:
             self.points.settle()
         stop = self.watch.stop and position.step < last
-        if (self.watch.save and position.step < last) or stop or (position.step == last < len(self.examples.steps)):
+        if (self.watch.save and position.step < last) or stop or (position.step == last and self.job.until < 1):
             self.points.save(self.engine, position)
         if stop:
             if not self.points.settle():

@@ -2,8 +2,10 @@
 
 from collections.abc import Iterator, Mapping
 
+from pydantic import ValidationError
+
 from data import sources
-from evaluators.config import names_file
+from evaluators.config import EvaluateConfig, names_file
 from sweeps.checks.problem import Problem, Values, entries, is_file, is_there
 from sweeps.dotted import mapping_at
 
@@ -55,6 +57,8 @@ def confirm_paths(values: Values) -> Iterator[Problem]:
         field = f"search.confirm.evaluate.{name}"
         if name not in benchmarks:
             yield Problem(field, fields, f"no such benchmark is scored; name one of {sorted(benchmarks)}")
+        else:
+            yield from _on_test(name, benchmarks[name], fields)
         for key, file in fields.items():
             hub = name == "gsm8k" and sources.looks_like_hub_id(str(file))
             if names_file(key) and isinstance(file, str) and not is_file(file) and not hub:
@@ -64,3 +68,17 @@ def confirm_paths(values: Values) -> Iterator[Problem]:
     if gsm8k.get("split", "dev") == "dev" and isinstance(path, str) and is_file(path) and not test:
         remedy = "give the test file; that of evaluate.gsm8k holds training items"
         yield Problem("search.confirm.evaluate.gsm8k.path", "missing", remedy)
+
+
+def _on_test(name: str, benchmark: Values, fields: Values) -> Iterator[Problem]:
+    """What the benchmark cannot be on the test items: what only the search decides, or what no field takes."""
+    for decided in {"role", "weight"} & fields.keys():
+        yield Problem(f"search.confirm.evaluate.{name}.{decided}", fields[decided], "is that of evaluate; leave it out")
+    split = {"split": "test"} if name == "gsm8k" else {}
+    try:
+        EvaluateConfig.model_validate({name: {**benchmark, **split, **fields}})
+    except ValidationError as error:
+        for entry in error.errors():
+            path = ".".join(map(str, entry["loc"][1:]))
+            if entry["loc"][1:2] and entry["loc"][1] in fields:
+                yield Problem(f"search.confirm.evaluate.{name}.{path}", entry["input"], entry["msg"])

@@ -24,7 +24,7 @@ def find(values: Values) -> list[Problem]:
     """All problems of the search."""
     parameters = _parameters(values)
     found = [*_space(values, parameters), *_weights(values, parameters), *_conditions(parameters)]
-    return [*found, *_columns(parameters), *_start(values), *_anchors(values)]
+    return [*found, *_columns(parameters), *_start(values), *_anchors(values, parameters)]
 
 
 def _parameters(values: Values) -> dict[str, Any]:
@@ -166,10 +166,13 @@ ANCHORED = {"general": {"general"}, "specialist": {"specialist"}, "k0": {"genera
 """The roles that an anchor is trained on."""
 
 
-def _anchors(values: Values) -> Iterator[Problem]:
+def _anchors(values: Values, parameters: Mapping[str, Any]) -> Iterator[Problem]:
     roles = {str(source.get("role")) for source in entries(values, "sources").values()}
     anchors = mapping_at(values, "search").get("anchors")
+    weighted = any(_is_weight(path) for key, parameter in parameters.items() for path in scales.columns(key, parameter))
     for anchor in anchors if isinstance(anchors, list | tuple) else ():
+        if weighted and anchor != "base":
+            yield Problem("search.anchors", anchor, "has no weights: they are searched, and an anchor takes no searched value")
         missing = ANCHORED.get(anchor, set()) - roles if isinstance(anchor, str) else ()
         if missing:
             yield Problem("search.anchors", anchor, f"needs a source with role {' and one with role '.join(sorted(missing))}")

@@ -72,8 +72,7 @@ class SimulatedWork:
     async def evaluate(self, order: Order, generated: bool, bill: Bill) -> Record:
         trial = self._trials.pop(order.evaluation)
         seconds = self._world.evaluation_seconds(order.evaluation) * order.share / len(trial.config.evaluate.benchmarks)
-        await self._pass(("rung", order.stage), seconds / self._devices)
-        bill.seconds += seconds
+        bill.seconds += self._devices * await self._pass(("rung", order.stage), seconds / self._devices)
         truth = self._surface.at(trial.config, trial.params, order.share)
         stages = [stage_of(key) for key in trial.stages]  # the luck of a seed is there from the beginning
         score = self._world.measured(order.name, truth[order.name], trial.config, stages, stages[-1], order.share)
@@ -101,9 +100,12 @@ class SimulatedWork:
         done = max((share for share in self._past.rungs(job.key) if share < job.until), default=0.0)
         return whole * (job.until - done)
 
-    async def _pass(self, what: tuple[str, str], seconds: float) -> None:
+    async def _pass(self, what: tuple[str, str], seconds: float) -> float:
+        """Wait until something ends that takes so long; the seconds that were left of it."""
         now = asyncio.get_running_loop().time()
-        await asyncio.sleep(max(0.0, self._begun.get(what, now) + seconds - now))
+        left = max(0.0, self._begun.get(what, now) + seconds - now)
+        await asyncio.sleep(left)
+        return left
 
 
 class Past:
