@@ -124,3 +124,25 @@ def test_a_trial_that_was_measured_differently_does_not_stand_beside_an_earlier_
         made.finish(number, {"state": "complete", "scores": {"toy_math": 0.5}, "items": {"toy_math": items}} | about)
     states = [e["state"] for e in made.events if e["event"] == "trial_finished"]
     assert states == ["complete", "complete", "failed"]
+
+
+def test_a_stage_that_had_reached_a_rung_is_charged_for_the_rest_alone(config):
+    """The record of a stage counts from its beginning, its rung was charged when it was reached."""
+    rung = {"key": "s@0.5", "device_seconds": 60.0, "tokens": 5}
+    started(config, ("stage_finished", rung), ("stage_started", {}))
+    store = Store(lineage.store_root(config))
+    with store.writing(KIND, "s", {"device_seconds": 100.0, "tokens": 10}):
+        pass
+    made = recorder(config)
+    assert [(e["key"], e["device_seconds"]) for e in ends(config)] == [("s@0.5", 60.0), ("s", pytest.approx(40.0))]
+    assert made.spent.device_seconds == pytest.approx(100.0)
+
+
+def test_what_is_saved_by_a_stage_counts_all_its_rungs():
+    from sweeps.accounts import Accounts
+
+    stage = {"event": "stage_finished", "trial": 0}
+    accounts = Accounts([stage | {"key": "s@0.5", "device_seconds": 60.0}, stage | {"key": "s", "device_seconds": 40.0}])
+    assert accounts.cost(0, ["s"]) == {"device_seconds": 100.0, "saved_device_seconds": 0.0}
+    assert accounts.cost(1, ["s"]) == {"device_seconds": 0.0, "saved_device_seconds": 100.0}
+    assert accounts.cost(2, ["s@0.5"])["saved_device_seconds"] == 60.0

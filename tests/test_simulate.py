@@ -22,7 +22,7 @@ from rich.console import Console
 
 from conftest import ROOT, fulcrum
 from run_folders import events, table
-from sweeps import ledger
+from sweeps import budget, ledger
 from sweeps.failures import SurfaceUnusable
 from sweeps.inputs import Changed
 from sweeps.loading import parse, with_params
@@ -267,6 +267,16 @@ def killed_after(lines: int, made) -> None:
         finally:
             os._exit(0)
     assert os.waitpid(child, 0)[1] == signal.SIGKILL
+
+
+def test_what_a_killed_simulation_was_charged_is_what_an_undisturbed_one_was(tmp_path):
+    made, again = (config(tmp_path / name, trials=4) for name in ("once", "again"))
+    run(made)
+    begun = [e["event"] for e in events(folder(made))].index("rung_started")
+    killed_after(begun + 1, again)
+    run(again)
+    spent = [budget.spent(events(folder(each))).device_seconds for each in (made, again)]
+    assert spent[0] == pytest.approx(spent[1])
 
 
 @pytest.mark.parametrize("sampler", ["tpe", pytest.param("nsga2", marks=pytest.mark.slow)])
