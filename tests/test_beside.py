@@ -76,10 +76,9 @@ def test_an_anchor_is_trained_on_its_sources_and_charged_to_no_trial(measured):
 def test_the_confirmation_has_fresh_seeds_and_test_items_and_is_told_beside_the_search(measured):
     folder, ended = measured
     told = balance(folder)["confirmation"]
-    assert told["winner"] == balance(folder)["trial"]
-    assert not told["changed"]
+    assert told["winner"] is None and not told["changed"], "there is nobody to win against"
     assert [(t["trial"], t["seeds"]) for t in told["trials"]] == [(balance(folder)["trial"], 2)]
-    assert "Confirmed" in ended.stdout
+    assert "there was no other candidate" in ended.stdout
     page = (folder / "report.html").read_text()
     assert "Confirmation on test items" in page and "Anchors" in page
     event = next(e for e in events(folder) if e["event"] == "confirmation_measured")
@@ -112,7 +111,10 @@ def test_a_finished_run_measures_nothing_again_and_more_candidates_when_asked(me
     assert ended.returncode == 0, ended.stdout + ended.stderr
     added = [e for e in events(again) if e["event"].endswith("_measured")][before:]
     assert [(e["event"], e["trial"]) for e in added] == [("confirmation_measured", 1 - balance(again)["trial"])]
-    assert len(balance(again)["confirmation"]["trials"]) == 2
+    told = balance(again)["confirmation"]
+    assert len(told["trials"]) == 2
+    assert told["winner"] in (0, 1) and told["changed"] == (told["winner"] != balance(again)["trial"])
+    assert ("WINNER CHANGED" if told["changed"] else "Confirmed") in ended.stdout
     assert table(again) == table(folder)
 
 
