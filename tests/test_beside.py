@@ -99,6 +99,7 @@ def test_the_sum_over_trials_and_anchors_is_what_the_ledger_holds(measured):
     )
 
 
+@pytest.mark.slow
 def test_a_finished_run_measures_nothing_again_and_more_candidates_when_asked(measured, tmp_path):
     folder, _ = measured
     shutil.copytree(folder.parents[1], tmp_path / "copy")

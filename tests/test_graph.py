@@ -189,6 +189,7 @@ def mine():
     return psutil.Process().children(recursive=True)
 
 
+@pytest.mark.slow
 def test_a_stage_that_hears_neither_the_request_nor_the_interrupt_is_killed(ray, made, graphs, tmp_path):
     (tmp_path / "sitecustomize.py").write_text("import signal\nsignal.default_int_handler = signal.SIG_IGN\n")
     config = made()  # one step of it takes minutes, and a stage looks up after each

@@ -72,6 +72,7 @@ def test_nothing_is_left_on_the_cluster(cluster, tmp_path, small, end):
     wait_for(lambda: not marked(mark), 30, "the end of the driver's processes")
 
 
+@pytest.mark.slow
 def test_a_stage_that_was_killed_is_trained_again_on_the_devices_that_it_had_kept(cluster, tmp_path, small):
     """The group of the killed stage holds all CPUs of the cluster until the sweep takes them back."""
     small["search"]["space"]["k"]["values"] = [0]
