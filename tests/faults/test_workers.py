@@ -97,7 +97,8 @@ def test_a_stage_whose_node_is_taken_away_has_written_a_point_and_has_not_failed
 
     from ray.cluster_utils import Cluster
 
-    monkeypatch.setattr(launching, "ATTEMPTS", 1)  # a single failure would end the stage
+    attempts, attempt = [], launching._attempt
+    monkeypatch.setattr(launching, "_attempt", lambda *told: attempts.append(told) or attempt(*told))
     cluster = Cluster(initialize_head=True, head_node_args={"num_cpus": 0, "include_dashboard": True, "dashboard_port": None})
     try:
         leaving = cluster.add_node(num_cpus=1)
@@ -122,6 +123,7 @@ def test_a_stage_whose_node_is_taken_away_has_written_a_point_and_has_not_failed
         cluster.add_node(num_cpus=1)
         training.join(300)
         assert ended and ended[0]["notes"][0].startswith("continued from step ")
+        assert len(attempts) == 1, "a failure ends an attempt"
     finally:
         ray.shutdown()
         cluster.shutdown()
