@@ -351,6 +351,7 @@ def serving(app):
 def test_the_study_opens_in_optuna_and_in_its_dashboard(tmp_path):
     """The HTTP API of the dashboard: what a browser would be sent."""
     import optuna
+    import optuna_dashboard
 
     made = config(tmp_path, trials=5)
     run(made)
@@ -361,8 +362,7 @@ def test_the_study_opens_in_optuna_and_in_its_dashboard(tmp_path):
     assert [t.params["k"] for t in study.trials] == [float(row["k"]) for row in rows]
     assert [t.values for t in study.trials] == [[float(row["specialist"]), float(row["general"])] for row in rows]
     assert study.metric_names == ["specialist", "general"] and len(study.best_trials) >= 1
-    dashboard = pytest.importorskip("optuna_dashboard")
-    with serving(dashboard.wsgi(storage)) as get:
+    with serving(optuna_dashboard.wsgi(storage)) as get:
         [summary] = get("/api/studies")["study_summaries"]
         assert summary["study_name"] == "sim"
         detail = get(f"/api/studies/{summary['study_id']}")
